@@ -1,0 +1,21 @@
+"""A row of the output: what the user gets for one record."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from engine.vocabulary.values import RecordError, RecordId
+
+
+class OutputRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of the output file; the order of these fields is the order of the keys in JSON (contract).
+
+    :ivar id: with the JSON type that it had in the input; None for a broken record, which has none.
+    :ivar output: a label, a list of labels or an object of fields; None when `error` is set.
+    """
+
+    id: RecordId | None
+    output: Any = None
+    error: RecordError | None = None

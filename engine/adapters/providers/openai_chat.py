@@ -1,0 +1,232 @@
+"""OpenAI's chat completions, as hosted providers, vLLM, llama.cpp, Ollama and others speak it.
+
+What an endpoint takes is found out once, by asking: json_schema, else json_object, else the prompt alone; `max_tokens`
+or `max_completion_tokens`; a temperature or none. A request that is refused for one of these comes back as a fault of
+kind UNSUPPORTED, the provider has then taken note, and the same batch is simply sent again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+
+from engine.adapters.providers.classify import EXCERPT, classify, error_text
+from engine.vocabulary.config import Endpoint
+from engine.vocabulary.errors import ConfigError
+from engine.vocabulary.ports import HttpReply, Transport
+from engine.vocabulary.values import Completion, Fault, FaultKind, Usage
+
+_OURS = ("messages", "stream", "n")
+_MAX_TOKENS = 100_000_000  # beyond this a usage figure is absurd
+
+
+class Capabilities(msgspec.Struct, frozen=True):
+    """What an endpoint takes, as far as it is known. A step down is never taken back."""
+
+    response_format: str | None = "json_schema"
+    max_tokens_field: str = "max_tokens"
+    temperature: bool = True
+
+
+_STEP_DOWN = {"json_schema": "json_object", "json_object": None}
+
+
+def without(capabilities: Capabilities, parameter: str) -> Capabilities | None:
+    """The next thing to try when an endpoint refuses `parameter`; None when nothing is left to give up."""
+    if parameter == "response_format" and capabilities.response_format is not None:
+        return msgspec.structs.replace(capabilities, response_format=_STEP_DOWN[capabilities.response_format])
+    if parameter == "max_tokens" and capabilities.max_tokens_field == "max_tokens":
+        return msgspec.structs.replace(capabilities, max_tokens_field="max_completion_tokens")
+    if parameter == "max_completion_tokens" and capabilities.max_tokens_field == "max_completion_tokens":
+        return msgspec.structs.replace(capabilities, max_tokens_field="max_tokens")
+    if parameter == "temperature" and capabilities.temperature:
+        return msgspec.structs.replace(capabilities, temperature=False)
+    return None
+
+
+def chat_url(base_url: str) -> str:
+    """Where to post to. A bare host gets ``/v1``; a full ``.../chat/completions`` is taken as it is.
+
+    :raises ConfigError: when it is not an http(s) URL.
+    """
+    parts = urlsplit(base_url.strip())
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f"base URL {base_url!r} is not a URL like http://localhost:8000/v1")
+    path = parts.path.rstrip("/")
+    if not path.endswith("/chat/completions"):
+        path = f"{path or '/v1'}/chat/completions"
+    return urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
+
+
+class OpenAIChat:
+    """A `Provider` for one static prompt on one endpoint."""
+
+    def __init__(
+        self, *, transport: Transport, endpoint: Endpoint, system: str, schema: Mapping[str, Any] | None
+    ) -> None:
+        taken = [key for key in _OURS if key in endpoint.extra_body]
+        if taken:
+            raise ConfigError(f"extra body: {taken[0]!r} is the engine's own; leave it out")
+        self._transport = transport
+        self._endpoint = endpoint
+        self._system = system
+        self._schema = schema
+        self._url = chat_url(endpoint.base_url)
+        self._headers = _headers(endpoint)
+        self._capabilities = Capabilities(response_format="json_schema" if schema is not None else None)
+        self._proven = False
+        self._switched_limit = False
+        self._head = self._request_head()
+
+    def __repr__(self) -> str:
+        return f"OpenAIChat({self._url!r}, model={self._endpoint.model!r}, {self._capabilities})"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the endpoint is known, or still believed, to take."""
+        return self._capabilities
+
+    async def complete(self, *, user: str, max_output_tokens: int) -> Completion | Fault:
+        """See `engine.vocabulary.ports.Provider`."""
+        sent_with = self._capabilities
+        try:
+            reply = await self._transport.post(
+                self._url,
+                body=self._body(user, max_output_tokens),
+                headers=self._headers,
+                connect_timeout_s=self._endpoint.connect_timeout_s,
+                timeout_s=self._endpoint.timeout_s,
+            )
+        except TimeoutError as error:
+            message = str(error) or f"no reply within {self._endpoint.timeout_s:g} s"
+            return Fault(kind=FaultKind.TIMEOUT, message=message)
+        except asyncio.IncompleteReadError as error:
+            return Fault(kind=FaultKind.TRANSPORT, message=f"the connection broke: {error}")
+        except OSError as error:
+            return Fault(kind=FaultKind.TRANSPORT, message=f"the connection failed: {error}")
+        outcome = self._read(reply)
+        if isinstance(outcome, Completion):
+            self._proven = True
+            return outcome
+        return self._negotiated(outcome, sent_with)
+
+    def _read(self, reply: HttpReply) -> Completion | Fault:
+        if reply.status == 200:
+            return read_completion(reply.body)
+        return classify(reply.status, reply.headers, reply.body, url=self._url)
+
+    def _negotiated(self, fault: Fault, sent_with: Capabilities) -> Fault:
+        """Take note of what the endpoint does not take; the fault then asks for the same batch again."""
+        parameter = fault.parameter if fault.kind is FaultKind.UNSUPPORTED else None
+        if parameter is None and not self._proven and fault.kind is FaultKind.REJECTED:
+            parameter = "response_format"  # an unexplained refusal before anything worked: ask for less
+        if parameter is None:
+            return fault
+        if sent_with == self._capabilities:
+            lesser = self._lesser(parameter)
+            if lesser is None:
+                return msgspec.structs.replace(fault, kind=FaultKind.REJECTED, parameter=None)
+            self._capabilities = lesser
+            self._head = self._request_head()
+        return msgspec.structs.replace(fault, kind=FaultKind.UNSUPPORTED, parameter=parameter)
+
+    def _lesser(self, parameter: str) -> Capabilities | None:
+        if parameter in self._endpoint.extra_body:
+            return None
+        if parameter in ("max_tokens", "max_completion_tokens"):
+            if self._switched_limit:
+                return None  # it refuses both names; switching for ever would not help
+            self._switched_limit = True
+        return without(self._capabilities, parameter)
+
+    def _request_head(self) -> bytes:
+        """Everything before the user's message, encoded once: it is the same in every request."""
+        fields: dict[str, Any] = {"model": self._endpoint.model}
+        if self._capabilities.temperature and self._endpoint.temperature is not None:
+            fields["temperature"] = self._endpoint.temperature
+        if self._capabilities.response_format is not None:
+            fields["response_format"] = self._response_format(self._capabilities.response_format)
+        fields |= self._endpoint.extra_body
+        system = msgspec.json.encode({"role": "system", "content": self._system})
+        opened = msgspec.json.encode(fields).removesuffix(b"}")
+        return opened + b',"messages":[' + system + b',{"role":"user","content":'
+
+    def _response_format(self, kind: str) -> dict[str, Any]:
+        if kind == "json_object":
+            return {"type": kind}
+        return {"type": kind, "json_schema": {"name": "results", "strict": True, "schema": self._schema}}
+
+    def _body(self, user: str, max_output_tokens: int) -> bytes:
+        body = self._head + msgspec.json.encode(user) + b"}]"
+        if {"max_tokens", "max_completion_tokens"}.isdisjoint(self._endpoint.extra_body):
+            body += f',"{self._capabilities.max_tokens_field}":{max_output_tokens}'.encode()
+        return body + b"}"
+
+
+def _headers(endpoint: Endpoint) -> dict[str, str]:
+    headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "annotation-engine"}
+    if endpoint.api_key is not None:
+        headers["Authorization"] = f"Bearer {endpoint.api_key.reveal()}"
+    return headers | dict(endpoint.headers)
+
+
+def read_completion(body: bytes) -> Completion | Fault:
+    """The completion in a reply with status 200, or the fault that it is instead."""
+    try:
+        document = _decode(body)
+        choice = document["choices"][0]
+        message = choice["message"]
+        text = _text(message.get("content"))
+        refusal = message.get("refusal")
+        finish_reason = choice.get("finish_reason")
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+        return _not_a_completion(body)
+    finish_reason = finish_reason.lower() if isinstance(finish_reason, str) else ""
+    if not isinstance(refusal, str) or not refusal:
+        refusal = "content filter" if finish_reason == "content_filter" else None
+    return Completion(text=text, finish_reason=finish_reason, refusal=refusal, usage=read_usage(document.get("usage")))
+
+
+def _decode(body: bytes) -> Any:
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeError):  # the stdlib takes lone surrogates and raw control characters
+        return json.loads(body.decode(errors="replace"), strict=False)
+
+
+def _text(content: Any) -> str:
+    if isinstance(content, list):  # content parts
+        parts = (part.get("text") for part in content if isinstance(part, dict))
+        return "".join(part for part in parts if isinstance(part, str))
+    return content if isinstance(content, str) else ""
+
+
+def _not_a_completion(body: bytes) -> Fault:
+    error = error_text(body)
+    return Fault(
+        kind=FaultKind.BAD_REPLY,
+        message=f"HTTP 200, but no chat completion: {error.message[:EXCERPT]}",
+        status=200,
+        excerpt=body[:2_000].decode(errors="replace"),
+    )
+
+
+def read_usage(usage: Any) -> Usage | None:
+    """Usage as the endpoint states it, or None when it is absent or cannot be true."""
+    if not isinstance(usage, dict):
+        return None
+    details = usage.get("prompt_tokens_details")
+    cached = _tokens(details.get("cached_tokens", 0)) if isinstance(details, dict) else 0
+    prompt, completion = _tokens(usage.get("prompt_tokens")), _tokens(usage.get("completion_tokens"))
+    if not prompt or completion is None:
+        return None
+    return Usage(input_tokens=prompt, output_tokens=completion, cached_tokens=min(cached or 0, prompt))
+
+
+def _tokens(number: Any) -> int | None:
+    return number if type(number) is int and 0 <= number <= _MAX_TOKENS else None

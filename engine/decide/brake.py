@@ -1,0 +1,141 @@
+"""When to stop a run that cannot succeed, and how carefully to start one that might.
+
+A run starts with two probes, one batch and one lone record, and opens when both have succeeded. What fails from the
+start fails for a reason that no retry mends: it is stopped within some ten calls, not after a corpus of them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import msgspec
+
+from engine.vocabulary.config import Recovery
+from engine.vocabulary.values import FaultKind
+
+PROBES = 2
+_FAILED_BATCHES = 5
+_OPEN_ANYWAY = 8
+_MIN_ENDED = 100
+_SILENT_FAULTS = 5
+_SILENT_S = 120.0
+_LIMITED_S = 600.0
+
+
+class Stop(msgspec.Struct, frozen=True, kw_only=True):
+    """The run must end: a kind for programs, a message for people."""
+
+    kind: str
+    message: str
+
+
+class Brake:
+    """Watches outcomes; says how many calls may be in flight while it is wary, and when to stop."""
+
+    def __init__(self, limits: Recovery, *, needs_batch: bool = True) -> None:
+        """:param needs_batch: requests hold more than one record, so a batch must be seen to work."""
+        self._limits = limits
+        self._accepted = self._failed = 0
+        self._calls = self._barren_batches = self._barren_lone = 0
+        self._batch_worked = not needs_batch
+        self._lone_worked = False
+        self._causes: Counter[str] = Counter()
+        self._excerpts: dict[str, str] = {}
+        self._faults_in_a_row = 0
+        self._quiet_since_s: float | None = None
+
+    def __repr__(self) -> str:
+        return f"Brake(open={self.is_open}, accepted={self._accepted}, failed={self._failed}, causes={self._causes})"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a batch and a lone record have both succeeded (or enough of anything has)."""
+        both = self._batch_worked and self._lone_worked
+        return both or (self._accepted > 0 and self._calls >= _OPEN_ANYWAY)
+
+    @property
+    def wants_lone(self) -> bool:
+        """Whether the next new record should be asked alone, to see that this works too."""
+        return not self.is_open and not self._lone_worked
+
+    def observe_reply(self, *, size: int, accepted: int, cause: str, excerpt: str) -> None:
+        """A reply came. `size` records were asked, `accepted` answered; `cause` and `excerpt` say what was wrong."""
+        self._calls += 1
+        self._faults_in_a_row = 0
+        self._quiet_since_s = None
+        self._accepted += accepted
+        if accepted:
+            self._batch_worked |= size > 1
+            self._lone_worked |= size == 1
+            return
+        self._note_barren(size, cause, excerpt)
+
+    def observe_fault(self, kind: FaultKind, *, size: int, message: str, now: float) -> None:
+        """A call brought no reply."""
+        self._calls += 1
+        if kind in (FaultKind.REJECTED, FaultKind.FILTERED, FaultKind.CONTEXT):
+            self._note_barren(size, kind, message)
+            return
+        if kind is FaultKind.UNSUPPORTED:
+            return
+        self._faults_in_a_row += 1
+        self._causes[kind] += 1
+        self._excerpts[kind] = message
+        if self._quiet_since_s is None:
+            self._quiet_since_s = now
+
+    def observe_failed(self, count: int) -> None:
+        """`count` records were given up."""
+        self._failed += count
+
+    def _note_barren(self, size: int, cause: str, excerpt: str) -> None:
+        self._causes[cause] += 1
+        self._excerpts[cause] = excerpt
+        if size > 1:
+            self._barren_batches += 1
+        else:
+            self._barren_lone += 1
+
+    def stop(self, now: float) -> Stop | None:
+        """The reason to end the run now, if there is one."""
+        return self._never_worked() or self._gone_silent(now) or self._too_many_failed()
+
+    def _never_worked(self) -> Stop | None:
+        enough = self._barren_lone >= self._limits.lone_attempts and (
+            self._barren_batches >= _FAILED_BATCHES or self._barren_lone >= _FAILED_BATCHES + 1
+        )
+        if self._accepted or not enough:
+            return None
+        cause, count = self._causes.most_common(1)[0]
+        return Stop(
+            kind="brake",
+            message=f"nothing has worked in {self._calls} calls, {count} of them: {cause}. "
+            f"The endpoint's words: {self._excerpts[cause][:400]!r}",
+        )
+
+    def _gone_silent(self, now: float) -> Stop | None:
+        if self._quiet_since_s is None or self._faults_in_a_row < _SILENT_FAULTS:
+            return None
+        quiet_s = now - self._quiet_since_s
+        cause, _ = self._causes.most_common(1)[0]
+        limited = cause == FaultKind.RATE_LIMIT
+        patience_s = _LIMITED_S if limited else _SILENT_S
+        never_s = _LIMITED_S / 5 if limited else 4.0
+        if quiet_s < (patience_s if self._accepted else never_s):
+            return None
+        return Stop(
+            kind="endpoint",
+            message=f"the endpoint has given nothing but errors for {quiet_s:.0f} s "
+            f"({self._faults_in_a_row} in a row, mostly {cause}): {self._excerpts[cause][:400]}",
+        )
+
+    def _too_many_failed(self) -> Stop | None:
+        ended = self._accepted + self._failed
+        if ended < _MIN_ENDED or self._failed <= self._limits.max_failed * ended:
+            return None
+        cause, _ = self._causes.most_common(1)[0] if self._causes else ("unknown", 0)
+        return Stop(
+            kind="brake",
+            message=f"{self._failed} of {ended} records failed, more than --max-failed {self._limits.max_failed:g} "
+            f"allows; the commonest cause is {cause}: {self._excerpts.get(cause, '')[:400]!r}",
+        )

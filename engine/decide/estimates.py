@@ -1,0 +1,106 @@
+"""How many tokens a request will take, learned from what the endpoint says it took.
+
+Input: tiktoken's count times a learned ratio, since the endpoint's tokenizer is another one. Output: a prior from the
+task's own answers until usage comes in, then mean plus two deviations of tokens per answered record.
+"""
+
+from __future__ import annotations
+
+import math
+
+from engine.vocabulary.values import Usage
+
+ENTRY_TOKENS = 14
+"""Tokens of the frame of one item, ``{"id":"k3f-1","input":},`` by o200k_base; its input comes on top."""
+
+CALL_TOKENS = 16
+"""Tokens of the frame of a request: roles, ``{"items":[]}``."""
+
+_PRIOR_WEIGHT = 8.0  # records' worth of trust in the prior
+_MEMORY = 2_000.0  # records after which an old observation has faded to 1/e
+_SLACK = 1.25
+_CALL_OUTPUT = 48
+
+
+class TokenEstimates:
+    """Learned sizes of one task on one endpoint. Not thread-safe; owned by the pipeline."""
+
+    def __init__(self, *, static_tokens: int, prior_output_tokens: float) -> None:
+        """
+        :param static_tokens: of the static prompt, by our own count.
+        :param prior_output_tokens: expected output tokens of one record before anything is known.
+        """
+        self._static = static_tokens + CALL_TOKENS
+        self._counted = self._charged = 1_000.0
+        self._weight = _PRIOR_WEIGHT
+        self._mean = prior_output_tokens
+        self._variance = (prior_output_tokens / 2) ** 2
+        self._call_overhead = float(_CALL_OUTPUT)
+
+    def __repr__(self) -> str:
+        return (
+            f"TokenEstimates(input_ratio={self.input_ratio:.3f}, output_per_record={self.output_per_record:.1f}, "
+            f"call_overhead={self._call_overhead:.0f})"
+        )
+
+    @property
+    def input_ratio(self) -> float:
+        """The endpoint's tokens for one of ours."""
+        return self._charged / self._counted
+
+    @property
+    def output_per_record(self) -> float:
+        """A high estimate of one record's output tokens: mean + 2 standard deviations."""
+        return self._mean + 2 * math.sqrt(self._variance)
+
+    @property
+    def call_overhead(self) -> float:
+        """Output tokens that a call may need besides its records: the frame, and reasoning where there is any."""
+        return self._call_overhead
+
+    @property
+    def static_tokens(self) -> int:
+        """Input tokens of a request without its items."""
+        return math.ceil(self._static * self.input_ratio)
+
+    def counted_input(self, entry_tokens: int) -> int:
+        """A request's input by our own count, before the learned ratio."""
+        return self._static + entry_tokens
+
+    def input_tokens(self, entry_tokens: int) -> int:
+        """Expected input tokens of a request whose entries count `entry_tokens` by our own count."""
+        return math.ceil(self.counted_input(entry_tokens) * self.input_ratio)
+
+    def output_tokens(self, records: int) -> int:
+        """Expected output tokens of a request: what is reserved of the limit."""
+        return math.ceil(records * self.output_per_record + min(self._call_overhead, 4 * _CALL_OUTPUT) / 2)
+
+    def max_output_tokens(self, records: int, scale: float, cap: int) -> int:
+        """What the request may put out at the most: the expectation with slack, so that honest replies fit."""
+        wanted = (records * self.output_per_record * _SLACK + self._call_overhead) * scale
+        return max(1, min(cap, math.ceil(wanted)))
+
+    def observe(self, *, counted_input: int, usage: Usage, answered: int, cut: bool) -> None:
+        """Learn from one reply.
+
+        :param counted_input: what `counted_input` said of the request.
+        :param answered: result objects in the reply.
+        :param cut: the reply ended at its token limit.
+        """
+        if usage.estimated:
+            return
+        fade = math.exp(-1 / 50)
+        self._counted = self._counted * fade + counted_input
+        self._charged = self._charged * fade + usage.input_tokens
+        if answered:
+            self._learn_output(usage.output_tokens / answered, answered)
+        elif cut:
+            # Not one answer before the limit: a model that thinks first. Give the call room, not each record.
+            self._call_overhead = max(2 * self._call_overhead, 2.0 * usage.output_tokens)
+
+    def _learn_output(self, tokens_per_record: float, records: int) -> None:
+        self._weight = min(self._weight + records, _MEMORY)
+        share = min(1.0, records / self._weight)
+        off = tokens_per_record - self._mean
+        self._mean += share * off
+        self._variance = (1 - share) * (self._variance + share * off * off)

@@ -1,0 +1,94 @@
+"""From a record as read to a record that can be asked about: choose its fields, find its id, take its digest."""
+
+from __future__ import annotations
+
+import hashlib
+from difflib import get_close_matches
+from typing import Any
+
+import msgspec
+
+from engine.vocabulary.task import Task
+from engine.vocabulary.values import BadRecord, Input, RawRecord, Record, RecordId
+
+DEFAULT_ID = "id"
+_encode = msgspec.json.Encoder(order="sorted").encode
+
+
+class _Unusable(ValueError):
+    """Why a record cannot be asked about."""
+
+
+class RecordReader:
+    """Turns raw records into records, for one task and one source.
+
+    Whether records carry ids is decided by the first readable one when the task does not say: with an ``id`` field
+    all must have it, without it all get their line number. A source that mixes both would give two records one id.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self._fields = task.input
+        self._id_field = task.id
+        self._decided = task.id is not None
+
+    @property
+    def id_field(self) -> str | None:
+        """The field that holds ids; None while undecided, or when line numbers serve."""
+        return self._id_field
+
+    def read(self, raw: RawRecord) -> Record | BadRecord:
+        """The record, or why it cannot be used."""
+        if raw.data is None:
+            return BadRecord(position=raw.position, line=raw.line, id=None, message=raw.error or "cannot be read")
+        if not self._decided:
+            self._decided = True
+            self._id_field = DEFAULT_ID if DEFAULT_ID in raw.data else None
+        id_: RecordId | None = None
+        try:
+            id_ = self._id(raw, raw.data)
+            input_ = self._input(raw.data)
+            digest = hashlib.blake2b(_encode(input_), digest_size=16).digest()
+        except (_Unusable, msgspec.MsgspecError, TypeError, ValueError) as error:
+            return BadRecord(position=raw.position, line=raw.line, id=id_, message=str(error))
+        return Record(position=raw.position, line=raw.line, id=id_, key=id_key(id_), input=input_, digest=digest)
+
+    def _id(self, raw: RawRecord, data: dict[str, Any]) -> RecordId:
+        if self._id_field is None:
+            return raw.line
+        if self._id_field not in data:
+            raise _Unusable(_missing(f"id field '{self._id_field}'", self._id_field, data))
+        id_ = data[self._id_field]
+        if isinstance(id_, bool) or not isinstance(id_, str | int | float):
+            raise _Unusable(f"the id in '{self._id_field}' is neither a string nor a number")
+        return id_
+
+    def _input(self, data: dict[str, Any]) -> Input:
+        names = self._fields
+        if names is None:
+            names = [name for name in data if name != self._id_field]
+            if not names:
+                raise _Unusable("it has no field besides the id, so there is nothing to ask about")
+        for name in names:
+            if name not in data:
+                raise _Unusable(_missing(f"field '{name}'", name, data))
+        if len(names) > 1:
+            return {name: data[name] for name in names}
+        return _as_text(data[names[0]])
+
+
+def _as_text(value: Any) -> str:
+    """One field is sent as a plain string; what is not one is sent as its JSON text, null as nothing."""
+    if isinstance(value, str):
+        return value
+    return "" if value is None else _encode(value).decode()
+
+
+def _missing(what: str, name: str, data: dict[str, Any]) -> str:
+    near = get_close_matches(name, data, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"it has: {', '.join(data) or 'nothing'}"
+    return f"{what} is missing; {hint}"
+
+
+def id_key(id_: RecordId) -> str:
+    """The id as JSON text, under which the store knows it."""
+    return msgspec.json.encode(id_).decode()

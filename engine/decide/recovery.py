@@ -1,0 +1,176 @@
+"""What follows from the outcome of a call: the one decision table. See docs/design/recovery.md.
+
+Two budgets, kept apart: asks that a model answered badly (`lone_attempts`, and splitting before it), and sends that
+met transport or server faults (`transport_attempts`).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from engine.decide.answers import Reading
+from engine.vocabulary.config import Recovery
+from engine.vocabulary.values import Batch, Completion, Fault, FaultKind, Item, RecordError
+
+EXCERPT = 400
+"""Characters of a raw reply that go into the reason of a failure; the store keeps more."""
+
+FATAL = frozenset({FaultKind.AUTH, FaultKind.QUOTA, FaultKind.MODEL})
+"""Faults that no retry and no split can mend: they end the run, with everything kept."""
+
+TRANSIENT = frozenset({FaultKind.SERVER, FaultKind.TRANSPORT, FaultKind.TIMEOUT, FaultKind.BAD_REPLY})
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """A record with its accepted output."""
+
+    item: Item
+    output: Any
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """A record that is given up, with its reason."""
+
+    item: Item
+    error: RecordError
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What becomes of every record of a batch: each is in exactly one of the three.
+
+    :ivar cause: why not all were accepted, one short word for counters; "" if all were.
+    :ivar split: the batch was halved.
+    :ivar retry: the same batch is sent again.
+    :ivar fatal: the run must end, for this reason.
+    :ivar pause_s: nobody may send for so long.
+    """
+
+    accepted: tuple[Answer, ...] = ()
+    failed: tuple[Failure, ...] = ()
+    children: tuple[Batch, ...] = ()
+    cause: str = ""
+    split: bool = False
+    retry: bool = False
+    fatal: bool = False
+    pause_s: float = 0.0
+
+
+def judge_reply(
+    batch: Batch, ids: Mapping[str, Item], reading: Reading, completion: Completion, limits: Recovery
+) -> Verdict:
+    """The verdict on a reply that came.
+
+    :param ids: request id -> item, for every item of the batch.
+    """
+    accepted = tuple(Answer(item=ids[id_], output=output) for id_, output in reading.answers.items())
+    rest = tuple(
+        _with_defect(item, _defect(reading, completion, id_)) for id_, item in ids.items() if id_ not in reading.answers
+    )
+    if not rest:
+        return Verdict(accepted=accepted)
+    cut = completion.finish_reason == "length"
+    cause = _cause(reading, completion, cut)
+    if len(batch.items) == 1:
+        return _judge_lone(batch, rest[0], cause, completion, limits, cut=cut)
+    if accepted and not cut:
+        return Verdict(accepted=accepted, children=(Batch(items=rest),), cause=cause)
+    return Verdict(accepted=accepted, children=halves(rest), cause=cause, split=len(rest) > 1)
+
+
+def _judge_lone(
+    batch: Batch, item: Item, cause: str, completion: Completion, limits: Recovery, *, cut: bool
+) -> Verdict:
+    tried = msgspec.structs.replace(item, lone_attempts=item.lone_attempts + 1)
+    if tried.lone_attempts < limits.lone_attempts:
+        scale = batch.output_scale * (2 if cut else 1)
+        return Verdict(children=(Batch(items=(tried,), output_scale=scale),), cause=cause)
+    words = (completion.refusal or completion.text).strip()
+    reason = f"{item.last_defect} (asked alone {tried.lone_attempts} times); the reply: {words[:EXCERPT]!r}"
+    return Verdict(failed=(Failure(item=tried, error=RecordError(kind=cause, message=reason)),), cause=cause)
+
+
+def judge_fault(batch: Batch, fault: Fault, limits: Recovery, *, now: float, rng: random.Random) -> Verdict:
+    """The verdict on a call that brought no reply."""
+    kind = fault.kind
+    if kind in FATAL:
+        return Verdict(children=(batch,), cause=kind, fatal=True)
+    if kind is FaultKind.UNSUPPORTED:  # the provider has taken note and asks differently from now on
+        return Verdict(children=(batch,), cause=kind, retry=True)
+    if kind is FaultKind.RATE_LIMIT:
+        wait = fault.retry_after_s
+        if wait is None:
+            wait = backoff_s(batch.rate_limited, limits, rng)
+        again = msgspec.structs.replace(batch, rate_limited=batch.rate_limited + 1)
+        return Verdict(children=(again,), cause=kind, retry=True, pause_s=wait)
+    if kind in TRANSIENT:
+        return _judge_transient(batch, fault, limits, now=now, rng=rng)
+    return _judge_refused(batch, fault, limits)
+
+
+def _judge_transient(batch: Batch, fault: Fault, limits: Recovery, *, now: float, rng: random.Random) -> Verdict:
+    tried = batch.transport_attempts + 1
+    if tried < limits.transport_attempts:
+        wait = max(fault.retry_after_s or 0.0, backoff_s(batch.transport_attempts, limits, rng))
+        again = msgspec.structs.replace(batch, transport_attempts=tried, not_before_s=now + wait)
+        return Verdict(children=(again,), cause=fault.kind, retry=True)
+    if len(batch.items) > 1:
+        # One record may be what the server dies of. Two more sends for each half, so that a dead server costs little.
+        left = max(0, limits.transport_attempts - 2)
+        parts = tuple(msgspec.structs.replace(half, transport_attempts=left) for half in halves(batch.items))
+        return Verdict(children=parts, cause=fault.kind, split=True)
+    error = RecordError(kind=fault.kind, message=f"{_status(fault)} ({tried} sends of it failed)")
+    return Verdict(failed=(Failure(item=batch.items[0], error=error),), cause=fault.kind)
+
+
+def _judge_refused(batch: Batch, fault: Fault, limits: Recovery) -> Verdict:
+    """The endpoint does not take this content: too long, filtered, or a plain 400."""
+    if len(batch.items) > 1:
+        return Verdict(children=halves(batch.items), cause=fault.kind, split=True)
+    item = msgspec.structs.replace(batch.items[0], lone_attempts=batch.items[0].lone_attempts + 1)
+    if fault.kind is not FaultKind.CONTEXT and item.lone_attempts < limits.lone_attempts:
+        return Verdict(children=(Batch(items=(item,)),), cause=fault.kind)
+    error = RecordError(kind=fault.kind, message=_status(fault))
+    return Verdict(failed=(Failure(item=item, error=error),), cause=fault.kind)
+
+
+def halves(items: tuple[Item, ...]) -> tuple[Batch, ...]:
+    """Two batches of half the items each; one batch for one item."""
+    middle = (len(items) + 1) // 2
+    return tuple(Batch(items=part) for part in (items[:middle], items[middle:]) if part)
+
+
+def backoff_s(attempts: int, limits: Recovery, rng: random.Random) -> float:
+    """Full jitter: uniform from 0 to ``base * 2**attempts``, capped (AWS Architecture Blog, 2015)."""
+    return rng.uniform(0.0, min(limits.backoff_cap_s, limits.backoff_base_s * 2.0 ** min(attempts, 30)))
+
+
+def _status(fault: Fault) -> str:
+    return f"HTTP {fault.status}: {fault.message}" if fault.status else fault.message
+
+
+def _with_defect(item: Item, defect: str) -> Item:
+    return msgspec.structs.replace(item, last_defect=defect)
+
+
+def _cause(reading: Reading, completion: Completion, cut: bool) -> str:
+    if completion.refusal is not None:
+        return "refused"
+    if cut:
+        return "cut-off"
+    if reading.defects:
+        return "invalid-output"
+    return "missing" if reading.found else "no-json"
+
+
+def _defect(reading: Reading, completion: Completion, id_: str) -> str:
+    if id_ in reading.defects:
+        return reading.defects[id_]
+    if completion.refusal is not None:
+        return "the model or a filter refused"
+    if completion.finish_reason == "length":
+        return "the reply was cut off at its token limit before this record's result"
+    return "no result carried its id" if reading.found else "the reply holds no result in the format asked for"

@@ -1,0 +1,73 @@
+"""Counters of a run, updated by the pipeline and read by anybody at any time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from engine.vocabulary.values import Usage, Waits
+
+
+@dataclass
+class Counters:
+    """All of one run, from its start. Tokens are the endpoint's own, or estimated where it gave none.
+
+    :ivar records_total: of the input, or None while it is not known.
+    :ivar records_stored: of `records_ok` and `records_failed`, those whose result was in the store already.
+    :ivar records_copied: of `records_ok` and `records_failed`, those that share the answer of an identical input.
+    :ivar records_changed: ids that the store knows with another text; they are asked again.
+    :ivar requests: HTTP attempts that have ended; `in_flight` those that have not.
+    :ivar malformed: replies with status 200 that left an asked record unanswered.
+    :ivar tokens_wasted: input and output tokens of attempts that gave no accepted answer.
+    :ivar tokens_estimated: input and output tokens, of the above, that are our own estimate.
+    """
+
+    records_total: int | None = None
+    records_ok: int = 0
+    records_failed: int = 0
+    records_stored: int = 0
+    records_copied: int = 0
+    records_changed: int = 0
+    changed_lines: list[int] = field(default_factory=list)
+    requests: int = 0
+    in_flight: int = 0
+    peak_in_flight: int = 0
+    http_429: int = 0
+    retried: int = 0
+    malformed: int = 0
+    splits: int = 0
+    causes: Counter[str] = field(default_factory=Counter)
+    tokens_input: int = 0
+    tokens_cached: int = 0
+    tokens_output: int = 0
+    tokens_wasted: int = 0
+    tokens_estimated: int = 0
+    foreign_ids: int = 0
+    wait_s: Counter[str] = field(default_factory=Counter)
+    notices: list[str] = field(default_factory=list)
+    first_sent_s: float | None = None
+    last_result_s: float | None = None
+
+    @property
+    def records_done(self) -> int:
+        """Records that have ended, well or not."""
+        return self.records_ok + self.records_failed
+
+    def add_usage(self, usage: Usage, *, accepted: int) -> None:
+        """Count the tokens of one attempt that gave `accepted` answers."""
+        both = usage.input_tokens + usage.output_tokens
+        self.tokens_input += usage.input_tokens
+        self.tokens_cached += usage.cached_tokens
+        self.tokens_output += usage.output_tokens
+        self.tokens_wasted += 0 if accepted else both
+        self.tokens_estimated += both if usage.estimated else 0
+
+    def add_waits(self, waits: Waits) -> None:
+        """Count the seconds that a batch waited to be sent, by cause."""
+        for cause in waits.__struct_fields__:
+            self.wait_s[cause.removesuffix("_s")] += getattr(waits, cause)
+
+    def notice(self, text: str) -> None:
+        """Something that the user should read once."""
+        if text not in self.notices:
+            self.notices.append(text)

@@ -1,0 +1,1 @@
+"""Orchestration: puts decisions and adapters together, and owns tasks, streams and cancellation."""

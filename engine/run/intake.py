@@ -1,0 +1,132 @@
+"""The way in: note what the input holds, answer from the store what is known, and queue the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from engine.adapters.store import AnswerRow, Found, InputRow, RunStore
+from engine.decide.records import id_key
+from engine.report.metrics import Counters
+from engine.run.journal import Journal, RunSync
+from engine.run.outcome import copied_row, stored_result
+from engine.run.readers import Prepared
+from engine.vocabulary.values import BadRecord, Item, Record, RecordError, Result
+
+_CHANGED_LINES = 5
+
+
+class Admitted(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a chunk of input: results that are known already, and records to be asked."""
+
+    results: list[Result]
+    fresh: list[Record]
+    bad: list[BadRecord]
+
+
+class Intake:
+    """Looks records up before they are queued. One chunk at a time; owned by the pipeline's feeding task."""
+
+    def __init__(
+        self, store: RunStore, journal: Journal, counters: Counters, *, run_id: int, settings_id: int,
+        retry_failed: bool, deduplicate: bool, registered: bool, run_sync: RunSync,
+    ) -> None:  # fmt: skip
+        """:param registered: a validating pass has noted this input in the store already."""
+        self._store = store
+        self._journal = journal
+        self._counters = counters
+        self._run_id = run_id
+        self._settings_id = settings_id
+        self._retry_failed = retry_failed
+        self._deduplicate = deduplicate
+        self._registered = registered
+        self._run_sync = run_sync
+        self._settled_meanwhile: dict[bytes, AnswerRow] | None = None
+
+    def note_settled(self, row: AnswerRow) -> None:
+        """An answer was stored. A look-up under way may have read the store before it was."""
+        if self._settled_meanwhile is not None and row.ok:
+            self._settled_meanwhile[row.digest] = row
+
+    async def admit(self, chunk: Sequence[Prepared]) -> Admitted:
+        """Sort a chunk into known results, records to ask, and bad ones."""
+        records, bad = await self._noted(chunk)
+        self._settled_meanwhile = {}
+        found: Found = await self._run_sync(lambda: self._find(records))
+        meanwhile, self._settled_meanwhile = self._settled_meanwhile, None
+        results = [bad_result(record) for record in bad]
+        fresh: list[Record] = []
+        copied: list[AnswerRow] = []
+        for record in records:
+            own = self._own_answer(record, found)
+            if own is not None:
+                results.append(stored_result(record, own))
+                continue
+            same = found.by_digest.get(record.digest) or meanwhile.get(record.digest)
+            if same is None or not self._deduplicate or self._asked_again(record, found):
+                fresh.append(record)
+                continue
+            copied.append(copied_row(record, same))
+            results.append(stored_result(record, copied[-1]))
+        if copied:
+            self._counters.records_copied += len(copied)
+            await self._journal.write((), copied)
+        return Admitted(results=results, fresh=fresh, bad=bad)
+
+    async def _noted(self, chunk: Sequence[Prepared]) -> tuple[list[Record], list[BadRecord]]:
+        """The chunk, noted in the store; an id that has occurred before makes its record a bad one."""
+        bad = [record for record in chunk if isinstance(record, BadRecord)]
+        records = [record for record in chunk if isinstance(record, Record)]
+        rows = [input_row(record) for record in chunk]
+        if self._registered:
+            twice = await self._run_sync(lambda: self._store.broken_inputs(self._run_id, rows))
+        else:
+            duplicates = await self._run_sync(lambda: self._store.add_inputs(self._run_id, rows))
+            twice = {twin.position: f"the id {twin.id} stands in line {twin.first_line} already" for twin in duplicates}
+        for record in [record for record in records if record.position in twice]:
+            records.remove(record)
+            bad.append(
+                BadRecord(position=record.position, line=record.line, id=record.id, message=twice[record.position])
+            )
+        return records, bad
+
+    def _find(self, records: Sequence[Record]) -> Found:
+        keys = [record.key for record in records]
+        digests = [record.digest for record in records] if self._deduplicate else []
+        return self._store.find(self._settings_id, keys=keys, digests=digests)
+
+    def _own_answer(self, record: Record, found: Found) -> AnswerRow | None:
+        known = found.by_key.get(record.key, ())
+        own = next((row for row in known if row.digest == record.digest), None)
+        if own is None:
+            if known:
+                self._counters.records_changed += 1
+                if len(self._counters.changed_lines) < _CHANGED_LINES:
+                    self._counters.changed_lines.append(record.line)
+            return None
+        return None if own.redo or (not own.ok and self._retry_failed) else own
+
+    @staticmethod
+    def _asked_again(record: Record, found: Found) -> bool:
+        """Whether the user asked for this very record to be redone."""
+        return any(row.digest == record.digest and row.redo for row in found.by_key.get(record.key, ()))
+
+
+def input_row(record: Prepared) -> InputRow:
+    """A record of the input, as the store notes it."""
+    if isinstance(record, BadRecord):
+        id_ = "null" if record.id is None else id_key(record.id)
+        return InputRow(position=record.position, line=record.line, id=id_, key=None, digest=None, error=record.message)
+    return InputRow(position=record.position, line=record.line, id=record.key, key=record.key, digest=record.digest)
+
+
+def bad_result(record: BadRecord) -> Result:
+    """The result of a record that could not be used."""
+    error = RecordError(kind="bad-record", message=f"line {record.line}: {record.message}")
+    return Result(id=record.id, error=error, position=record.position)
+
+
+def item_of(record: Record, now: float) -> Item:
+    """A record at the start of its way."""
+    return Item(record=record, accepted_at_s=now)

@@ -1,0 +1,85 @@
+"""What is waiting to be sent: children first, then new records from the look-ahead."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable
+from itertools import count
+
+import msgspec
+
+from engine.vocabulary.values import Batch, Item
+
+Choose = Callable[[list[int]], list[int]]
+"""From the entry tokens of the waiting records, oldest first, to the indices of those that go next."""
+
+
+class Wait(msgspec.Struct, frozen=True, kw_only=True):
+    """Nothing can be sent before something changes, or before `until_s` (loop time), if that is set."""
+
+    until_s: float | None = None
+
+
+class WorkQueue:
+    """Batches that come back and records that have not been sent yet. No await, no clock: `now` comes in.
+
+    Children (re-asks, halves, retries) never go back into the bounded stream that new records come from: with every
+    worker doing so it deadlocks. They go first, or the run ends in a long tail.
+    """
+
+    def __init__(self, *, max_wait_s: float) -> None:
+        self._max_wait_s = max_wait_s
+        self._fresh: list[Item] = []
+        self._ready: deque[Batch] = deque()
+        self._delayed: list[tuple[float, int, Batch]] = []
+        self._order = count()
+
+    def __repr__(self) -> str:
+        return f"WorkQueue(fresh={len(self._fresh)}, ready={len(self._ready)}, delayed={len(self._delayed)})"
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits."""
+        return not (self._fresh or self._ready or self._delayed)
+
+    @property
+    def fresh(self) -> int:
+        """New records waiting."""
+        return len(self._fresh)
+
+    def add_record(self, item: Item) -> None:
+        """A new record."""
+        self._fresh.append(item)
+
+    def add_child(self, batch: Batch, now: float) -> None:
+        """A batch that came back."""
+        if batch.not_before_s > now:
+            heapq.heappush(self._delayed, (batch.not_before_s, next(self._order), batch))
+        else:
+            self._ready.append(batch)
+
+    def take(self, now: float, *, choose: Choose, size: int, lone: bool, hurry: bool) -> Batch | Wait:
+        """The next batch to send, or how long nothing can be sent.
+
+        :param size: records that make a full batch.
+        :param lone: send the oldest new record alone.
+        :param hurry: no more input will come before something is sent: do not wait for a fuller batch.
+        """
+        while self._delayed and self._delayed[0][0] <= now:
+            self._ready.append(heapq.heappop(self._delayed)[2])
+        if self._ready:
+            return self._ready.popleft()
+        due_s = self._delayed[0][0] if self._delayed else None
+        if not self._fresh:
+            return Wait(until_s=due_s)
+        if lone:
+            return Batch(items=(self._fresh.pop(0),))
+        full_s = self._fresh[0].accepted_at_s + self._max_wait_s
+        if not hurry and len(self._fresh) < size and now < full_s:
+            return Wait(until_s=full_s if due_s is None else min(full_s, due_s))
+        chosen = choose([item.record.input_tokens for item in self._fresh])
+        batch = Batch(items=tuple(self._fresh[index] for index in chosen))
+        gone = set(chosen)
+        self._fresh = [item for index, item in enumerate(self._fresh) if index not in gone]
+        return batch

@@ -1,0 +1,146 @@
+"""The set-up of a simulated endpoint as plain values: what `annotate simulate` takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, TypeVar
+
+from .behaviour import AGNEWS_COMPACT, CHANGES, HOLDS, Behaviour
+from .cache import RULES
+from .endpoint import SimulatedEndpoint
+from .faults import parse_strike_mode
+from .latency import PROFILES, FixedLatency, Latency
+from .limits import RateLimits
+from .model import ChatModel, Oracle
+from .rates import FaultRates, Rate
+from .refusal import MaxTokensField, Rules, SchemaSupport
+from .reply import Mode, Poison, ReplyWriter
+
+T = TypeVar("T")
+
+BEHAVIOURS: dict[str, Behaviour] = {"agnews-compact": AGNEWS_COMPACT, "holds": HOLDS, "changes": CHANGES}
+"""Behaviours by name; ``agnews-compact`` is fitted to measurements, the others are made up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulatorConfig:
+    """Everything that can be set. Wrong names raise `ValueError` in `build_endpoint`.
+
+    :ivar labels: the label set where a request's schema names none.
+    :ivar output_schema: JSON schema of an output, for requests without a schema and tasks with several variables.
+    :ivar latency: ``fixed``, ``measured`` (fitted to a real server) or ``hosted`` (made up).
+    :ivar delay_s: the latency of ``fixed``.
+    :ivar faults: fault -> rate; see `rates.ALL_FAULTS`.
+    :ivar strike: ``every``, or ``first_sends=N``: faults strike only the first N sends of a record.
+    :ivar mode: ``normal``, ``never_format``, ``always_400``, ``stale``, ``echo_items``, ``swap``.
+    :ivar poison_marker: records whose text contains it always fail, in the way of `poison`.
+    :ivar poison: ``drop``, ``break`` (the whole reply is garbage), ``off_label``.
+    :ivar behaviour: see `BEHAVIOURS`, or one of your own; None: answers do not depend on the batch.
+    :ivar rpm: requests a minute. :ivar tpm: tokens a minute, input and max_tokens charged up front.
+    :ivar limit_window_s: how much of the limits may be used at once, in seconds of refill.
+    :ivar limit_schedule: pairs (seconds since the first request, share of the limits from then on).
+    :ivar max_concurrency: requests at once; more are answered 429, or wait with `queues`.
+    :ivar quota_tokens: tokens that may be billed altogether.
+    :ivar cache: ``openai``, ``exact``, ``off``.
+    :ivar schema_support: ``json_schema``, ``json_object``, ``none``.
+    :ivar max_tokens_field: ``either``, ``max_tokens``, ``max_completion_tokens``.
+    :ivar context_tokens: the context limit.
+    :ivar usage: whether replies carry usage.
+    :ivar follows_form: whether keyed answers are given when asked for.
+    """
+
+    labels: Sequence[str] = ()
+    output_schema: Mapping[str, Any] | None = None
+    oracle: Oracle | None = None
+    behaviour: str | Behaviour | None = None
+    seed: int = 0
+    latency: str = "fixed"
+    delay_s: float = 0.05
+    faults: Mapping[str, Rate] | FaultRates = field(default_factory=dict)
+    strike: str = "every"
+    mode: str = "normal"
+    poison_marker: str | None = None
+    poison: str = "drop"
+    rpm: float | None = None
+    tpm: float | None = None
+    limit_window_s: float = 60.0
+    limit_schedule: Sequence[tuple[float, float]] = ()
+    max_concurrency: int | None = None
+    queues: bool = False
+    quota_tokens: int | None = None
+    cache: str = "openai"
+    schema_support: str = "json_schema"
+    max_tokens_field: str = "either"
+    takes_temperature: bool = True
+    context_tokens: int | None = None
+    usage: bool = True
+    follows_form: bool = True
+    api_key: str | None = None
+    model: str | None = None
+
+
+def build_endpoint(config: SimulatorConfig) -> SimulatedEndpoint:
+    """The endpoint.
+
+    :raises ValueError: for an unknown name of a profile, fault, mode and the like.
+    """
+    model = ChatModel(
+        oracle=config.oracle,
+        labels=config.labels,
+        output_schema=config.output_schema,
+        behaviour=_behaviour(config.behaviour),
+    )
+    writer = ReplyWriter(
+        model,
+        Random(f"{config.seed} replies"),
+        mode=Mode(config.mode),
+        poison_marker=config.poison_marker,
+        poison=Poison(config.poison),
+    )
+    return SimulatedEndpoint(
+        writer,
+        seed=config.seed,
+        rules=_rules(config),
+        latency=_latency(config),
+        cache=_named(RULES, config.cache, "cache"),
+        limits=RateLimits(
+            rpm=config.rpm, tpm=config.tpm, window_s=config.limit_window_s, schedule=config.limit_schedule
+        ),
+        faults=config.faults if isinstance(config.faults, FaultRates) else FaultRates(config.faults),
+        first_sends=parse_strike_mode(config.strike),
+        max_concurrency=config.max_concurrency,
+        queues=config.queues,
+        quota_tokens=config.quota_tokens,
+        usage=config.usage,
+        follows_form=config.follows_form,
+    )
+
+
+def _rules(config: SimulatorConfig) -> Rules:
+    return Rules(
+        model=config.model,
+        api_key=config.api_key,
+        schema_support=SchemaSupport(config.schema_support),
+        max_tokens_field=MaxTokensField(config.max_tokens_field),
+        context_tokens=config.context_tokens,
+        takes_temperature=config.takes_temperature,
+        refuses_all=config.mode == Mode.ALWAYS_400,
+    )
+
+
+def _latency(config: SimulatorConfig) -> Latency:
+    if config.latency == "fixed":
+        return FixedLatency(config.delay_s)
+    return _named(PROFILES, config.latency, "latency")
+
+
+def _behaviour(behaviour: str | Behaviour | None) -> Behaviour | None:
+    return _named(BEHAVIOURS, behaviour, "behaviour") if isinstance(behaviour, str) else behaviour
+
+
+def _named(known: Mapping[str, T], name: str, what: str) -> T:
+    if name not in known:
+        raise ValueError(f"unknown {what} {name!r}; known: {', '.join(known)}")
+    return known[name]

@@ -1,0 +1,292 @@
+"""The simulated endpoint: a pure object between a request's bytes and the plan for its reply.
+
+It has no clock, does no IO and never waits: `now` comes in, and how long a reply takes goes out as a number. So the same
+object serves an in-process transport on virtual time and a real HTTP server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from random import Random
+from typing import Literal
+
+import msgspec
+
+from . import refusal, tokens, wire
+from .cache import CacheRule, PrefixCache
+from .cache import OFF as NO_CACHE
+from .faults import FaultDice, Strikes
+from .latency import FixedLatency, Latency
+from .ledger import Ledger
+from .limits import RateLimits
+from .rates import FaultRates
+from .refusal import Refusal, Rules
+from .reply import Reply, ReplyWriter
+from .reply_shape import ReplyShape, shape_of_format, shape_of_words
+from .request import BadRequest, ChatRequest, Record, last_line, parse_records, parse_request
+from .slots import Slots
+
+Action = Literal["respond", "reset", "hang", "cut_body"]
+
+ERROR_DELAY_S = 0.005
+"""Errors come fast. Made up."""
+
+SLOWED = 10
+"""What the fault ``delay`` multiplies the latency by."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What becomes of one request.
+
+    :ivar number: of the request, from 0, in the order of arrival.
+    :ivar delay_s: seconds from its arrival to the first byte of the reply (or to the reset).
+    :ivar action: ``respond``; ``reset`` the connection without a reply; ``hang`` until the client leaves;
+        ``cut_body``: send half of the body, then close the connection.
+    :ivar prefix: messages that the prefix cache knows once the reply is sent.
+    """
+
+    number: int
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    delay_s: float
+    action: Action = "respond"
+    prefix: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Chat:
+    """A request that is understood."""
+
+    request: ChatRequest
+    texts: tuple[str, ...]
+    shape: ReplyShape
+    line: str
+    records: list[Record]
+    prompt_tokens: int
+    prefix_tokens: int
+
+    @property
+    def max_tokens(self) -> int | None:
+        request = self.request
+        return request.max_completion_tokens if request.max_tokens is None else request.max_tokens
+
+
+class SimulatedEndpoint:
+    """An OpenAI-style chat-completions endpoint.
+
+    :param writer: what it answers.
+    :param rules: what it takes.
+    :param limits: requests and tokens a minute.
+    :param max_concurrency: requests at once; one more is answered 429, or waits its turn with `queues`.
+    :param quota_tokens: tokens that may be billed altogether; then every request is answered ``insufficient_quota``.
+    :param first_sends: see `FaultDice`.
+    :param usage: whether replies carry ``usage``.
+    :param follows_form: whether the model fills keys besides ``id`` and ``output``; else it answers the compact form.
+    """
+
+    def __init__(
+        self,
+        writer: ReplyWriter,
+        *,
+        seed: int = 0,
+        rules: Rules | None = None,
+        latency: Latency | None = None,
+        cache: CacheRule = NO_CACHE,
+        limits: RateLimits | None = None,
+        faults: FaultRates | None = None,
+        first_sends: int | None = None,
+        max_concurrency: int | None = None,
+        queues: bool = False,
+        quota_tokens: int | None = None,
+        usage: bool = True,
+        follows_form: bool = True,
+    ) -> None:
+        self.ledger = Ledger()
+        self.rules = rules or Rules()
+        self._rng = Random(seed)
+        self._latency = latency or FixedLatency(0.0)
+        self._cache = PrefixCache(cache)
+        self._limits = limits or RateLimits()
+        self._dice = FaultDice(faults or FaultRates(), self._rng, first_sends=first_sends)
+        self._writer = writer
+        self._max_concurrency = max_concurrency
+        self._slots = Slots(max_concurrency) if queues and max_concurrency else None
+        self._quota_tokens = quota_tokens
+        self._usage = usage
+        self._follows_form = follows_form
+        self._first_at: float | None = None
+
+    def begin(self, body: bytes, headers: Mapping[str, str], now: float) -> Plan:
+        """A request has come: what to do with it. Call `end` once it is done or its client is gone.
+
+        :param now: seconds on any monotonic clock, the same for all calls.
+        """
+        if self._first_at is None:
+            self._first_at = now
+        number = self.ledger.arrive(now)
+        plan = self._plan(number, body, headers, now)
+        status = plan.status if plan.action in ("respond", "cut_body") else 0
+        self.ledger.answer(number, status=status, delay_s=plan.delay_s)
+        return plan
+
+    def end(self, plan: Plan, now: float) -> None:
+        """The reply was sent, or its client left."""
+        self.ledger.leave()
+        if plan.prefix:
+            self._cache.learn(plan.prefix)
+
+    def models(self) -> bytes:
+        """The body of ``GET /v1/models``."""
+        return wire.models_body([self.rules.model or "simulated"])
+
+    def _plan(self, number: int, body: bytes, headers: Mapping[str, str], now: float) -> Plan:
+        chat = self._understood(body, headers)
+        if isinstance(chat, Refusal):
+            return self._error(number, chat)
+        # Counted before any limit or fault: the ledger knows every record that reached the endpoint, whatever became of it.
+        sends = self.ledger.count_sends(record.key for record in chat.records)
+        denial = self._denied(number, chat, now)
+        if denial is not None:
+            return self._error(number, denial)
+        strikes = self._dice.throw(sends, now - (self._first_at or now))
+        if strikes.connection is not None:
+            self.ledger.strikes[strikes.connection] += 1
+            return self._broken(number, strikes.connection)
+        return self._answered(number, chat, strikes, now)
+
+    def _understood(self, body: bytes, headers: Mapping[str, str]) -> _Chat | Refusal:
+        wrong = refusal.unauthorised(headers, self.rules)
+        if wrong is not None:
+            return wrong
+        if self.rules.refuses_all:
+            return refusal.invalid("Invalid request.")
+        try:
+            request = parse_request(body)
+            shape = shape_of_format(bytes(request.response_format))
+        except BadRequest as error:
+            return refusal.invalid(str(error))
+        except msgspec.MsgspecError as error:
+            return refusal.format_error(error)
+        return refusal.unacceptable(request, shape.kind, self.rules) or self._fitting(_chat(request, shape))
+
+    def _fitting(self, chat: _Chat) -> _Chat | Refusal:
+        return refusal.too_long(chat.prompt_tokens, chat.max_tokens, self.rules) or chat
+
+    def _denied(self, number: int, chat: _Chat, now: float) -> Refusal | None:
+        """Quota, then concurrency, then rates; what is charged is input and the most that may be put out."""
+        ledger, most = self.ledger, self._max_concurrency
+        if self._quota_tokens is not None and ledger.prompt_tokens + ledger.completion_tokens >= self._quota_tokens:
+            return refusal.quota_spent()
+        if most is not None and self._slots is None and ledger.in_flight > most:
+            return refusal.overloaded(most)
+        charge = chat.prompt_tokens + (chat.max_tokens or 0)
+        ledger.charged_tokens[number] = charge
+        denial = self._limits.admit(charge, now)
+        return None if denial is None else refusal.rate_limited(denial, charge)
+
+    def _answered(self, number: int, chat: _Chat, strikes: Strikes, now: float) -> Plan:
+        shape = chat.shape
+        if not shape.keys and shape.output is None:
+            shape = self._shape_of_prompt(chat)
+        if not self._follows_form and shape.keys:
+            shape = ReplyShape(output=shape.output, answer=shape.answer, kind=shape.kind)
+        reply = self._writer.write(chat.records, chat.line, shape, strikes, chat.max_tokens)
+        self.ledger.strikes.update(reply.struck)
+        count = self._bill(chat, reply)
+        body = wire.completion_body(
+            number,
+            chat.request.model,
+            content=reply.content,
+            refusal=reply.refusal,
+            finish_reason=reply.finish_reason,
+            tokens=count if self._usage else None,
+        )
+        return self._sent(number, chat, strikes, body, self._delay_s(count, strikes, now))
+
+    def _shape_of_prompt(self, chat: _Chat) -> ReplyShape:
+        words = shape_of_words("\n".join(chat.texts[:-1])) if len(chat.texts) > 1 else chat.shape
+        return words if words.keys and chat.shape.whole is None else chat.shape
+
+    def _bill(self, chat: _Chat, reply: Reply) -> wire.Tokens:
+        cached = self._cache.cached_tokens(chat.texts[:-1], chat.prefix_tokens)
+        completion = tokens.count(reply.content or reply.refusal or "")
+        self.ledger.bill(prompt=chat.prompt_tokens, cached=cached, completion=completion)
+        return wire.Tokens(chat.prompt_tokens, cached, completion)
+
+    def _delay_s(self, count: wire.Tokens, strikes: Strikes, now: float) -> float:
+        in_flight = self.ledger.in_flight
+        if self._slots is not None and self._max_concurrency is not None:
+            in_flight = min(in_flight, self._max_concurrency)
+        seconds = self._latency.seconds(
+            uncached=count.prompt - count.cached, output=count.completion, in_flight=in_flight, rng=self._rng
+        )
+        if "delay" in strikes.call:
+            self.ledger.strikes["delay"] += 1
+            seconds *= SLOWED
+        return seconds if self._slots is None else seconds + self._slots.wait_s(now, seconds)
+
+    def _sent(self, number: int, chat: _Chat, strikes: Strikes, body: bytes, delay_s: float) -> Plan:
+        action: Action = "respond"
+        headers = _JSON_HEADERS
+        if "cut_body" in strikes.call:
+            self.ledger.strikes["cut_body"] += 1
+            action = "cut_body"
+        elif "bad_envelope" in strikes.call:
+            self.ledger.strikes["bad_envelope"] += 1
+            body, headers = self._bad_envelope(body)
+        return Plan(
+            number=number,
+            status=200,
+            headers=self._with_limits(headers),
+            body=body,
+            delay_s=delay_s,
+            action=action,
+            prefix=chat.texts[:-1],
+        )
+
+    def _bad_envelope(self, body: bytes) -> tuple[bytes, Mapping[str, str]]:
+        """A 200 that is no completion: cut JSON, or a page of some proxy."""
+        if self._rng.random() < 0.5:
+            return body[: len(body) // 2], _JSON_HEADERS
+        return wire.BAD_GATEWAY, _HTML_HEADERS
+
+    def _broken(self, number: int, fault: str) -> Plan:
+        if fault == "reset":
+            return self._gone(number, "reset")
+        if fault == "hang":
+            return self._gone(number, "hang")
+        made = {
+            "http_429": refusal.injected_429,
+            "http_500": refusal.server_error,
+            "http_502_html": refusal.bad_gateway,
+        }[fault]
+        return self._error(number, made())
+
+    def _gone(self, number: int, action: Action) -> Plan:
+        return Plan(number=number, status=0, headers={}, body=b"", delay_s=ERROR_DELAY_S, action=action)
+
+    def _error(self, number: int, error: Refusal) -> Plan:
+        headers = self._with_limits({**_JSON_HEADERS, **(error.headers or {})})
+        return Plan(number=number, status=error.status, headers=headers, body=error.body, delay_s=ERROR_DELAY_S)
+
+    def _with_limits(self, headers: Mapping[str, str]) -> Mapping[str, str]:
+        limits = self._limits.headers()
+        return {**headers, **limits} if limits else headers
+
+
+_JSON_HEADERS: Mapping[str, str] = {"Content-Type": wire.JSON}
+_HTML_HEADERS: Mapping[str, str] = {"Content-Type": wire.HTML}
+
+
+def _chat(request: ChatRequest, shape: ReplyShape) -> _Chat:
+    texts = tuple(message.text for message in request.messages)
+    prompt_tokens, prefix_tokens = tokens.prompt_tokens(texts)
+    line = last_line(texts[-1])
+    records = parse_records(line) if request.messages[-1].role == "user" else []
+    return _Chat(request, texts, shape, line, records, prompt_tokens, prefix_tokens)
+
+
+__all__ = ["Action", "Plan", "SimulatedEndpoint"]

@@ -1,0 +1,135 @@
+"""Rate limits as providers enforce them: buckets that refill all the time, charged up front, never given back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+
+
+class Bucket:
+    """One limit.
+
+    :param per_minute: the refill.
+    :param window_s: how many seconds of refill it holds; 60 lets a whole minute's quota through at once after a
+        pause, 1 enforces a limit of 60 a minute as one a second.
+    """
+
+    def __init__(self, per_minute: float, window_s: float) -> None:
+        self._full_per_minute = per_minute
+        self._window_s = window_s
+        self._factor = 1.0
+        self._level = self.capacity
+        self._at: float | None = None
+
+    @property
+    def per_minute(self) -> float:
+        """The limit in force."""
+        return self._full_per_minute * self._factor
+
+    @property
+    def capacity(self) -> float:
+        """The most that can be taken at once; one request always fits a bucket of requests."""
+        return max(self.per_minute * self._window_s / 60, 1.0)
+
+    def refill(self, now: float, factor: float) -> None:
+        """Bring the level to a time, and the limit to a share of the full one."""
+        if self._at is not None:
+            self._level += (now - self._at) * self.per_minute / 60
+        self._at = now
+        self._factor = factor
+        self._level = min(self._level, self.capacity)
+
+    def wait_s(self, amount: float) -> float:
+        """Seconds until so much is there; infinite for more than it ever holds."""
+        if amount > self.capacity:
+            return float("inf")
+        return max(0.0, (amount - self._level) * 60 / self.per_minute)
+
+    def take(self, amount: float) -> None:
+        """Charge."""
+        self._level -= amount
+
+    @property
+    def remaining(self) -> int:
+        """What can be taken now."""
+        return int(self._level)
+
+    @property
+    def reset_s(self) -> float:
+        """Seconds until it is full."""
+        return (self.capacity - self._level) * 60 / self.per_minute
+
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """Why a request is not admitted.
+
+    :ivar limit: ``requests`` or ``tokens``.
+    :ivar retry_after_s: infinite if it will never be.
+    """
+
+    limit: str
+    retry_after_s: float
+    per_minute: float
+
+
+class RateLimits:
+    """Requests a minute and tokens a minute; None is no limit.
+
+    :param window_s: see `Bucket`.
+    :param schedule: pairs (seconds since the first request, share of the limits from then on), in order.
+    """
+
+    def __init__(
+        self,
+        *,
+        rpm: float | None = None,
+        tpm: float | None = None,
+        window_s: float = 60.0,
+        schedule: Sequence[tuple[float, float]] = (),
+    ) -> None:
+        self._buckets = {
+            name: Bucket(limit, window_s) for name, limit in (("requests", rpm), ("tokens", tpm)) if limit is not None
+        }
+        self._schedule = tuple(schedule)
+        self._first_at: float | None = None
+
+    def admit(self, tokens: int, now: float) -> Denial | None:
+        """Charge one request with so many tokens (input and the most it may put out), or say why not."""
+        if not self._buckets:
+            return None
+        factor = self._factor(now)
+        amounts = {"requests": 1, "tokens": tokens}
+        for bucket in self._buckets.values():
+            bucket.refill(now, factor)
+        for name, bucket in self._buckets.items():
+            wait_s = bucket.wait_s(amounts[name])
+            if wait_s > 0:
+                return Denial(name, wait_s, bucket.per_minute)
+        for name, bucket in self._buckets.items():
+            bucket.take(amounts[name])
+        return None
+
+    def headers(self) -> dict[str, str]:
+        """``x-ratelimit-*`` as of the last request."""
+        made = {}
+        for name, bucket in self._buckets.items():
+            made[f"x-ratelimit-limit-{name}"] = str(int(bucket.per_minute))
+            made[f"x-ratelimit-remaining-{name}"] = str(max(bucket.remaining, 0))
+            made[f"x-ratelimit-reset-{name}"] = duration(bucket.reset_s)
+        return made
+
+    def _factor(self, now: float) -> float:
+        if self._first_at is None:
+            self._first_at = now
+        past = [factor for start_s, factor in self._schedule if now - self._first_at >= start_s]
+        return past[-1] if past else 1.0
+
+
+def duration(seconds: float) -> str:
+    """A span as OpenAI's headers spell it: ``12ms``, ``7.66s``, ``6m0s``."""
+    if seconds < 1:
+        return f"{ceil(seconds * 1000)}ms"
+    minutes, rest = divmod(round(seconds, 2), 60)
+    return f"{int(minutes)}m{rest:g}s" if minutes else f"{rest:g}s"

@@ -1,0 +1,156 @@
+"""How a run is to be done: endpoint, limits, packing, recovery. Checked once, passed down, never changed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from engine.vocabulary.errors import ConfigError
+
+AnswerForm = Literal["compact", "keyed"]
+OnBadRecord = Literal["stop", "fail-record"]
+
+
+class Secret:
+    """A string that does not show itself: not in a repr, a log or a traceback."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The string itself; call it only where a header is built."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """An OpenAI-compatible endpoint.
+
+    :ivar base_url: up to and without ``/chat/completions``; a bare host gets ``/v1``.
+    :ivar temperature: sent unless None; an endpoint that does not take it is found out and obeyed.
+    :ivar extra_body: merged into every request body, at the top level.
+    :ivar timeout_s: for one HTTP attempt, from sent to last byte; waiting in our queues is not part of it.
+    """
+
+    base_url: str
+    model: str
+    api_key: Secret | None = None
+    headers: Mapping[str, str] = {}
+    extra_body: Mapping[str, Any] = {}
+    temperature: float | None = 0.0
+    connect_timeout_s: float = 10.0
+    timeout_s: float = 120.0
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What the endpoint allows. None means not known: nothing is paced, and a 429 pauses everybody.
+
+    :ivar max_concurrency: requests in flight at once.
+    """
+
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    max_concurrency: int = 16
+
+
+class Packing(msgspec.Struct, frozen=True, kw_only=True):
+    """How records are put together into requests.
+
+    :ivar batch_size: records in a request; None leaves it to the controller.
+    :ivar max_batch_size: the most that a controller may choose.
+    :ivar max_input_tokens: of one request, the static prompt included.
+    :ivar max_output_tokens: of one request.
+    :ivar look_ahead: records held while batches are formed, over all; bounds memory.
+    :ivar max_wait_s: the longest that a half-full batch waits for more input.
+    :ivar deduplicate: ask identical inputs once, and give all of them the answer.
+    """
+
+    batch_size: int | None = None
+    max_batch_size: int = 32
+    max_input_tokens: int = 16_000
+    max_output_tokens: int = 4_000
+    look_ahead: int = 512
+    max_wait_s: float = 0.05
+    deduplicate: bool = True
+
+
+class Recovery(msgspec.Struct, frozen=True, kw_only=True):
+    """How long to try.
+
+    :ivar lone_attempts: asks of a record by itself before it is failed.
+    :ivar transport_attempts: sends of one batch that meet transport or server faults before it is split or failed.
+    :ivar max_failed: share of failed records above which the run stops, once 100 have ended.
+    """
+
+    lone_attempts: int = 3
+    transport_attempts: int = 6
+    max_failed: float = 0.2
+    backoff_base_s: float = 0.5
+    backoff_cap_s: float = 30.0
+
+
+class Prices(msgspec.Struct, frozen=True, kw_only=True):
+    """US dollars per million tokens. `cached_input` is the price of input read from the provider's prefix cache."""
+
+    input: float
+    output: float
+    cached_input: float | None = None
+
+
+class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything about how a run is done, apart from what is asked and of whom.
+
+    :ivar seed: of the shuffled look-ahead and the jitter. Ids in requests never depend on it.
+    :ivar budget_usd: stop before spending more; needs `prices`.
+    """
+
+    limits: Limits = Limits()
+    packing: Packing = Packing()
+    recovery: Recovery = Recovery()
+    prices: Prices | None = None
+    budget_usd: float | None = None
+    answer_form: AnswerForm = "compact"
+    on_bad_record: OnBadRecord = "stop"
+    retry_failed: bool = False
+    seed: int = 0
+
+
+def check_config(config: RunConfig) -> None:
+    """Raise `ConfigError` with the name of the option that is out of range."""
+    problem = next(_problems(config), None)
+    if problem:
+        raise ConfigError(problem)
+
+
+def _problems(config: RunConfig) -> Iterator[str]:
+    limits, packing, recovery = config.limits, config.packing, config.recovery
+    at_least_one = {
+        "batch size": packing.batch_size,
+        "max batch size": packing.max_batch_size,
+        "max input tokens": packing.max_input_tokens,
+        "max output tokens": packing.max_output_tokens,
+        "look-ahead": packing.look_ahead,
+        "max concurrency": limits.max_concurrency,
+        "requests per minute": limits.requests_per_minute,
+        "tokens per minute": limits.tokens_per_minute,
+        "lone attempts": recovery.lone_attempts,
+        "transport attempts": recovery.transport_attempts,
+    }
+    for name, value in at_least_one.items():
+        if value is not None and not (value >= 1 and math.isfinite(value)):
+            yield f"{name} must be at least 1, not {value}"
+    if not 0 <= recovery.max_failed <= 1:
+        yield f"max failed is a share from 0 to 1, not {recovery.max_failed}"
+    if packing.max_wait_s < 0:
+        yield f"max wait must not be negative, not {packing.max_wait_s}"
+    if config.budget_usd is not None and config.prices is None:
+        yield ("a budget in dollars needs prices: --price-input and --price-output, in dollars per million tokens")
+    if config.budget_usd is not None and not config.budget_usd > 0:
+        yield f"the budget must be above 0, not {config.budget_usd}"

@@ -1,0 +1,194 @@
+"""What flows through the pipeline: records in, minibatches and replies between, results out.
+
+All are frozen and keyword-only. A `msgspec.Struct` constructor does not check types (only decoding does), so
+whatever comes from outside is checked where it enters.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+RecordId = str | int | float
+"""An id keeps its JSON type from input to output; a record without one gets its line number."""
+
+Input = str | dict[str, Any]
+"""What is sent of a record: a string when the task sends one field, else an object of the chosen fields."""
+
+
+class RawRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One record as a source read it, before the task chose its fields.
+
+    :ivar position: ordinal in the source, from 0, counting broken records too: the order of the output.
+    :ivar line: the number that a person would look up, from 1 (a line of JSONL, a data row of CSV or Parquet).
+    :ivar data: the fields, or None when the record could not be read.
+    :ivar error: why it could not be read, for a person, without the place (the caller adds it); None if it could.
+    """
+
+    position: int
+    line: int
+    data: dict[str, Any] | None = None
+    error: str | None = None
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """One record, ready to be asked about.
+
+    :ivar key: the id as JSON text, so that ``1`` and ``"1"`` stay two records.
+    :ivar digest: 16 bytes of BLAKE2b over the canonical JSON of `input`. The same id with another digest is another
+        question.
+    :ivar input_tokens: estimated tokens of the record's entry in the request.
+    """
+
+    position: int
+    line: int
+    id: RecordId
+    key: str
+    input: Input
+    digest: bytes
+    input_tokens: int = 0
+
+
+class BadRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A record that cannot be asked about, with the reason. It is stored and put out as failed, never dropped."""
+
+    position: int
+    line: int
+    id: RecordId | None
+    message: str
+
+
+class RecordError(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a record has no output: `kind` for programs, `message` for people."""
+
+    kind: str
+    message: str
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one record.
+
+    :ivar output: a label, a list of labels or an object of fields, as the task says; None when `error` is set.
+    :ivar stored: True when the answer came from the run store and cost nothing now.
+    :ivar calls: the numbers of the calls that asked for it, in order; the last one answered. Look them up with
+        ``annotate show``.
+    :ivar batch_size: records in the call that answered.
+    :ivar latency_s: from accepted by the engine to stored; 0 for stored answers.
+    """
+
+    id: RecordId | None
+    output: Any = None
+    error: RecordError | None = None
+    position: int = 0
+    stored: bool = False
+    calls: tuple[int, ...] = ()
+    batch_size: int = 0
+    latency_s: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        """Whether the record was annotated."""
+        return self.error is None
+
+
+class Item(msgspec.Struct, kw_only=True):
+    """A record on its way: the record and what has been tried for it. Owned by one batch at a time.
+
+    :ivar accepted_at_s: loop time at which the engine took the record in.
+    :ivar calls: numbers of the calls that have asked for it so far.
+    :ivar lone_attempts: how often it was asked alone and not answered.
+    :ivar last_defect: what was wrong with its last answer, for the reason of a failure.
+    """
+
+    record: Record
+    accepted_at_s: float
+    calls: tuple[int, ...] = ()
+    lone_attempts: int = 0
+    last_defect: str = ""
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
+    """A minibatch to be sent: items, and how often this very batch failed in transport or was told to wait.
+
+    :ivar output_scale: factor on the expected output tokens; doubled when a lone reply was cut off.
+    :ivar not_before_s: loop time before which it must not be sent (back-off); 0 for at once.
+    """
+
+    items: tuple[Item, ...]
+    transport_attempts: int = 0
+    rate_limited: int = 0
+    output_scale: float = 1.0
+    not_before_s: float = 0.0
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens of one reply. `cached_tokens` are counted inside `input_tokens`.
+
+    :ivar estimated: the endpoint gave no usage, or an absurd one, and these are our own counts.
+    """
+
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int = 0
+    estimated: bool = False
+
+
+class Completion(msgspec.Struct, frozen=True, kw_only=True):
+    """A reply of the model: HTTP 200 and an envelope that could be read.
+
+    :ivar finish_reason: as the endpoint said, in lower case; ``length`` means cut off.
+    :ivar refusal: the endpoint's words when the model or a filter refused, else None.
+    :ivar usage: None when the endpoint sent none.
+    """
+
+    text: str
+    finish_reason: str
+    refusal: str | None
+    usage: Usage | None
+
+
+class FaultKind(StrEnum):
+    """What kind of failure a request met; `decide.recovery` says what follows from each."""
+
+    RATE_LIMIT = "rate-limit"
+    SERVER = "server"
+    TRANSPORT = "transport"
+    TIMEOUT = "timeout"
+    BAD_REPLY = "bad-reply"
+    AUTH = "auth"
+    QUOTA = "quota"
+    MODEL = "model"
+    CONTEXT = "context"
+    FILTERED = "filtered"
+    UNSUPPORTED = "unsupported"
+    REJECTED = "rejected"
+
+
+class Fault(msgspec.Struct, frozen=True, kw_only=True):
+    """A request that brought no completion.
+
+    :ivar message: one line for a person, in the endpoint's own words where it had some.
+    :ivar status: HTTP status, or 0 when there was none.
+    :ivar retry_after_s: how long the endpoint asked us to wait, if it did.
+    :ivar parameter: for ``UNSUPPORTED``: the request parameter that it does not take.
+    :ivar usage: tokens billed all the same, when the reply said so.
+    """
+
+    kind: FaultKind
+    message: str
+    status: int = 0
+    retry_after_s: float | None = None
+    parameter: str | None = None
+    excerpt: str = ""
+    usage: Usage | None = None
+
+
+class Waits(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds that a batch waited before it was sent, by cause."""
+
+    window_s: float = 0.0
+    requests_s: float = 0.0
+    tokens_s: float = 0.0
+    pause_s: float = 0.0
