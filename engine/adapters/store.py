@@ -192,14 +192,24 @@ class RunStore:
             return int(cursor.lastrowid or 0)
 
     def begin_run(self, *, settings_id: int, started_at: float, config: str) -> int:
-        """Note a new run; the list of inputs of earlier runs that have ended is dropped."""
+        """Note a new run."""
         with self._transaction() as db:
-            db.execute("DELETE FROM inputs WHERE run_id IN (SELECT id FROM runs WHERE status IS NOT NULL)")
             cursor = db.execute(
                 "INSERT INTO runs (settings_id, started_at, config) VALUES (?, ?, ?)",
                 (settings_id, started_at, config),
             )
             return int(cursor.lastrowid or 0)
+
+    def drop_ended_inputs(self) -> None:
+        """Drop the lists of inputs of runs that have ended; call it when a newer one is complete."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM inputs WHERE run_id IN (SELECT id FROM runs WHERE status IS NOT NULL)")
+
+    def forget_run(self, run_id: int) -> None:
+        """Take back a run whose input turned out to be unusable, before anything was asked."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM inputs WHERE run_id = ?", (run_id,))
+            db.execute("DELETE FROM runs WHERE id = ?", (run_id,))
 
     def end_run(self, run_id: int, *, ended_at: float, status: str) -> None:
         """Note how a run ended."""
@@ -241,11 +251,6 @@ class RunStore:
             if error is not None:
                 broken[row.position] = error
         return broken
-
-    def forget_inputs(self, run_id: int) -> None:
-        """Drop the list of inputs of a run, for a pass that failed."""
-        with self._transaction() as db:
-            db.execute("DELETE FROM inputs WHERE run_id = ?", (run_id,))
 
     # -- answers -----------------------------------------------------------------------------------------------
 
@@ -396,6 +401,8 @@ def open_store(path: str | os.PathLike[str]) -> RunStore:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
             _prepare(db, file)
+            # We hold the lock, so a run without an end is one that was killed.
+            db.execute("UPDATE runs SET status = 'killed' WHERE status IS NULL")
     except BaseException:
         lock.release()
         raise

@@ -1,0 +1,1 @@
+"""The command `annotate`: arguments, progress, exit codes. No decisions."""

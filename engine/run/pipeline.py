@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import count
 
 import anyio
 import anyio.abc
@@ -17,7 +18,7 @@ import msgspec
 from engine.adapters.limits import Pacer
 from engine.adapters.store import CallRow, RunStore
 from engine.decide.answers import Reading, read_answers
-from engine.decide.batch_size import FixedBatchSize
+from engine.decide.batch_size import DEFAULT_BATCH_SIZE, FixedBatchSize
 from engine.decide.brake import PROBES, Brake, Stop
 from engine.decide.estimates import TokenEstimates
 from engine.decide.packing import Room, pack
@@ -96,7 +97,7 @@ class Pipeline:
     def __init__(
         self, plan: Plan, config: RunConfig, store: RunStore, *, run_id: int, settings_id: int,
         source_name: str = "input", registered: bool = False, run_sync: RunSync = in_thread,
-        counters: Counters | None = None, first_call: int | None = None,
+        counters: Counters | None = None, call_number: Callable[[], int] | None = None,
     ) -> None:  # fmt: skip
         self.counters = counters or Counters()
         self._plan = plan
@@ -105,7 +106,7 @@ class Pipeline:
         self._source_name = source_name
         self._rng = random.Random(config.seed)
         self._salt_offset = random.SystemRandom().randrange(1 << 30)
-        self._number = store.next_call_id() if first_call is None else first_call
+        self._call_number = call_number or count(store.next_call_id()).__next__
         self._wall_offset = time.time() - anyio.current_time()
         self._journal = Journal(store, run_id=run_id, settings_id=settings_id, run_sync=run_sync)
         self._intake = Intake(
@@ -115,7 +116,9 @@ class Pipeline:
         )  # fmt: skip
         self._queue = WorkQueue(max_wait_s=config.packing.max_wait_s)
         self._pacer = Pacer(config.limits)
-        self._batch_size = FixedBatchSize(min(config.packing.batch_size or 1, config.packing.max_batch_size))
+        self._batch_size = FixedBatchSize(
+            min(config.packing.batch_size or DEFAULT_BATCH_SIZE, config.packing.max_batch_size)
+        )
         self._estimates = TokenEstimates(
             static_tokens=plan.asking.static_tokens, prior_output_tokens=plan.asking.output_tokens
         )
@@ -153,7 +156,7 @@ class Pipeline:
                 with self._dispatching:
                     await self._dispatch(tasks)
                 self._feeding.cancel()
-        except* Exception as group:
+        except* Exception as group:  # noqa: BLE001 - unwrapped and raised: the task group is an inner matter
             raise _first(group) from None
         finally:
             with anyio.CancelScope(shield=True):
@@ -318,8 +321,7 @@ class Pipeline:
         after_requests = anyio.current_time()
         await self._pacer.wait_for_tokens(sent.reserved_tokens)
         after_tokens = anyio.current_time()
-        while self._pause_until_s > anyio.current_time():  # a 429 came while this one waited its turn
-            await anyio.sleep_until(self._pause_until_s)
+        await self._pause_over()
         now = anyio.current_time()
         self.counters.add_waits(
             Waits(
@@ -334,8 +336,13 @@ class Pipeline:
             self.counters.first_sent_s = now
         return msgspec.structs.replace(sent, sent_at_s=now)
 
+    async def _pause_over(self) -> None:
+        """A 429 may have come while this request waited for its turn, and another during the pause."""
+        while (until_s := self._pause_until_s) > anyio.current_time():
+            await self._changed.wait(until_s)
+
     def _prepared(self, batch: Batch) -> Sent:
-        number, self._number = self._number, self._number + 1
+        number = self._call_number()
         salt = request_salt(self._salt_offset, number)
         entries = sum(item.record.input_tokens for item in batch.items)
         expected_input = self._estimates.input_tokens(entries)

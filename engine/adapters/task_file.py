@@ -1,0 +1,50 @@
+"""TASK.toml, and the file of examples that it may name."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import msgspec
+
+from engine.vocabulary.errors import ConfigError
+from engine.vocabulary.task import Example, Task, make_task
+
+
+def load_task(path: str) -> Task:
+    """The task in a TOML file, its examples file read in.
+
+    :raises ConfigError: naming the file, the line or key, and what to do.
+    """
+    file = Path(path)
+    try:
+        document = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"there is no task file {path}; `annotate init DATA` writes one to start from") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path} is a folder, not a task file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the task file {path} cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    task = make_task(document, where=path)
+    if task.examples_file is None:
+        return task
+    more = _examples(file.parent / task.examples_file)
+    return msgspec.structs.replace(task, examples=[*task.examples, *more], examples_file=None)
+
+
+def _examples(path: Path) -> list[Example]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the examples file {path} cannot be read: {error}") from None
+    examples = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            examples.append(msgspec.json.decode(line, type=Example))
+        except msgspec.MsgspecError as error:
+            raise ConfigError(f'{path}, line {number}: {error}; a line holds {{"input": ..., "output": ...}}') from None
+    return examples

@@ -1,0 +1,248 @@
+"""From configuration to objects: transport, store, tokenizer and provider are made here, and nowhere else."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import msgspec
+
+from engine.adapters.http import HttpTransport
+from engine.adapters.local import local_model
+from engine.adapters.providers.openai_chat import OpenAIChat
+from engine.adapters.store import RunStore, open_store, temporary_store
+from engine.adapters.tokens import TiktokenCounter
+from engine.decide.batch_size import DEFAULT_BATCH_SIZE
+from engine.decide.estimates import ENTRY_TOKENS
+from engine.decide.outputs import check_examples, output_check
+from engine.decide.prompts import Prompt, input_text, make_prompt
+from engine.decide.records import RecordReader
+from engine.report.metrics import Counters
+from engine.run.journal import RunSync, in_thread
+from engine.run.pipeline import Pipeline
+from engine.run.plan import Asking, Plan
+from engine.run.readers import Prepare
+from engine.vocabulary.config import AnswerForm, Endpoint, RunConfig, Secret, check_config
+from engine.vocabulary.errors import ConfigError
+from engine.vocabulary.ports import Tokenizer, Transport
+from engine.vocabulary.task import FieldType, Task, check_task
+from engine.vocabulary.values import BadRecord, RawRecord, Record
+
+KEY_VARIABLE = "ANNOTATE_API_KEY"
+
+_TEXT_TOKENS = 60  # expected of a free text or a list, until usage tells
+_NUMBER_TOKENS = 4
+_FRAME_TOKENS = 13  # {"id":"k3f-1","output":},
+_STARTS_TOKENS = 14  # measured: what the keyed form costs an item
+_PRIOR_SLACK = 1.5  # other tokenizers than ours, and models that print spaces
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """One run in the store: of a task, on a model."""
+
+    run_id: int
+    settings_id: int
+    plan: Plan
+
+
+class Workbench:
+    """Everything that runs on one endpoint share. Made by `open_workbench`."""
+
+    def __init__(
+        self, *, endpoint: Endpoint, model_name: str, config: RunConfig, transport: Transport, store: RunStore,
+        tokenizer: Tokenizer, run_sync: RunSync, allow_change: bool,
+    ) -> None:  # fmt: skip
+        self.endpoint = endpoint
+        self.model_name = model_name
+        self.config = config
+        self.store = store
+        self.run_sync = run_sync
+        self._transport = transport
+        self._tokenizer = tokenizer
+        self._allow_change = allow_change
+        self._next_call = store.next_call_id()
+
+    def plan(self, task: Task) -> Plan:
+        """How a task is asked on this endpoint.
+
+        :raises ConfigError: the task makes no sense, or does not fit into a request.
+        """
+        check_task(task)
+        check_examples(task)
+        asking = self._asking(task, self.config.answer_form)
+        most = self.config.packing.max_input_tokens
+        if asking.static_tokens >= most:
+            raise ConfigError(
+                f"the static prompt alone takes {asking.static_tokens:,} tokens and a request may have {most:,}; "
+                "shorten instructions or examples, or raise --max-input-tokens"
+            )
+        fallback = self._asking(task, "compact") if asking.keyed else None
+        return Plan(task=task, asking=asking, fallback=fallback)
+
+    def _asking(self, task: Task, form: AnswerForm) -> Asking:
+        prompt = make_prompt(task, form)
+        return Asking(
+            prompt=prompt,
+            provider=OpenAIChat(
+                transport=self._transport, endpoint=self.endpoint, system=prompt.system, schema=prompt.schema
+            ),
+            check=output_check(task),
+            static_tokens=self._tokenizer.count(prompt.system),
+            output_tokens=_expected_output(task, prompt, self._tokenizer),
+        )
+
+    async def begin(self, task: Task, *, note: Mapping[str, Any]) -> Run:
+        """Note a new run in the store. `note` is kept with it, for a later `annotate retry`.
+
+        :raises StoreError: the store holds answers of another task or model.
+        """
+        plan = self.plan(task)
+        document = msgspec.json.encode(task).decode()
+
+        def begin() -> tuple[int, int]:
+            settings_id = self.store.settings(
+                task_key=task_key(task), model=self.model_name, task=document, allow_change=self._allow_change
+            )
+            config = msgspec.json.encode(note).decode()
+            return settings_id, self.store.begin_run(settings_id=settings_id, started_at=time.time(), config=config)
+
+        settings_id, run_id = await self.run_sync(begin)
+        return Run(run_id=run_id, settings_id=settings_id, plan=plan)
+
+    async def end(self, run: Run, status: str) -> None:
+        """Note how a run ended."""
+        await self.run_sync(lambda: self.store.end_run(run.run_id, ended_at=time.time(), status=status))
+
+    def pipeline(
+        self, run: Run, *, source_name: str = "input", registered: bool = False, counters: Counters | None = None
+    ) -> Pipeline:
+        """A pipeline for one run."""
+        return Pipeline(
+            run.plan,
+            self.config,
+            self.store,
+            run_id=run.run_id,
+            settings_id=run.settings_id,
+            source_name=source_name,
+            registered=registered,
+            run_sync=self.run_sync,
+            counters=counters,
+            call_number=self._call_number,
+        )
+
+    def _call_number(self) -> int:
+        """Numbers of calls are unique in the store, over all pipelines that write to it."""
+        number, self._next_call = self._next_call, self._next_call + 1
+        return number
+
+    def prepare(self, task: Task) -> Prepare:
+        """A function from a record as read to one that can be asked about, its tokens counted."""
+        read, count = RecordReader(task).read, self._tokenizer.count
+
+        def prepare(raw: RawRecord) -> Record | BadRecord:
+            record = read(raw)
+            if isinstance(record, BadRecord):
+                return record
+            tokens = count(input_text(record.input)) + ENTRY_TOKENS
+            return msgspec.structs.replace(record, input_tokens=tokens)
+
+        return prepare
+
+
+def task_key(task: Task) -> str:
+    """What makes a task another task: everything that changes what is asked or may be answered."""
+    asked = {
+        name: getattr(task, name)
+        for name in ("instructions", "labels", "multiple", "fields", "abstain", "examples", "template")
+    }
+    return hashlib.blake2b(msgspec.json.encode(asked), digest_size=16).hexdigest()
+
+
+def _expected_output(task: Task, prompt: Prompt, tokenizer: Tokenizer) -> float:
+    tokens = _FRAME_TOKENS + (_STARTS_TOKENS if prompt.form == "keyed" else 0)
+    for name, field in task.variables.items():
+        tokens += tokenizer.count(f'"{name}":,') if name else 0
+        if field.type is FieldType.LABEL:
+            tokens += max(tokenizer.count(label) for label in [*field.labels, task.abstain or ""]) + 1
+        elif field.type in (FieldType.BOOLEAN, FieldType.INTEGER, FieldType.NUMBER):
+            tokens += _NUMBER_TOKENS
+        else:
+            tokens += _TEXT_TOKENS
+    return tokens * _PRIOR_SLACK
+
+
+def with_environment_key(endpoint: Endpoint) -> Endpoint:
+    """The endpoint with the key from `ANNOTATE_API_KEY`, unless it has one."""
+    key = os.environ.get(KEY_VARIABLE, "").strip()
+    if endpoint.api_key is not None or not key:
+        return endpoint
+    return msgspec.structs.replace(endpoint, api_key=Secret(key))
+
+
+@contextlib.asynccontextmanager
+async def open_workbench(
+    endpoint: Endpoint | None,
+    config: RunConfig,
+    *,
+    store: str | os.PathLike[str] | None = None,
+    model_path: str | None = None,
+    allow_change: bool = False,
+    transport: Transport | None = None,
+    run_sync: RunSync = in_thread,
+) -> AsyncIterator[Workbench]:
+    """Open store, connection and, without an endpoint, the embedded model; close them when the block ends.
+
+    :param store: the run store's file; None keeps answers for this process only.
+    :param transport: in place of HTTP, for tests.
+    :raises ConfigError: something in the configuration is wrong, or a part is not installed.
+    """
+    check_config(config)
+    async with contextlib.AsyncExitStack() as stack:
+        if endpoint is None:
+            local = await stack.enter_async_context(local_model(model_path))
+            endpoint = Endpoint(base_url=local.base_url, model="local", timeout_s=600.0)
+            config, model_name = _fitted(config, local.slots, local.context_tokens), local.name
+        else:
+            endpoint, model_name = with_environment_key(endpoint), endpoint.model
+        config = _with_batch_size(config)
+        opened = await run_sync(lambda: temporary_store() if store is None else open_store(store))
+        stack.callback(opened.close)
+        if transport is None:
+            transport = await stack.enter_async_context(
+                HttpTransport(max_connections=config.limits.max_concurrency + 1)
+            )
+        tokenizer = await run_sync(lambda: TiktokenCounter(model_name))
+        yield Workbench(
+            endpoint=endpoint,
+            model_name=model_name,
+            config=config,
+            transport=transport,
+            store=opened,
+            tokenizer=tokenizer,
+            run_sync=run_sync,
+            allow_change=allow_change,
+        )
+
+
+def _fitted(config: RunConfig, slots: int, context_tokens: int) -> RunConfig:
+    """A configuration that the embedded model can take: no more requests than slots, no more tokens than context."""
+    output = min(config.packing.max_output_tokens, context_tokens // 3)
+    packing = msgspec.structs.replace(
+        config.packing,
+        # Its tokenizer makes more tokens of a text than ours: leave room.
+        max_input_tokens=min(config.packing.max_input_tokens, int((context_tokens - output) / 1.25)),
+        max_output_tokens=output,
+    )
+    limits = msgspec.structs.replace(config.limits, max_concurrency=min(config.limits.max_concurrency, slots))
+    return msgspec.structs.replace(config, packing=packing, limits=limits)
+
+
+def _with_batch_size(config: RunConfig) -> RunConfig:
+    if config.packing.batch_size is not None:
+        return config
+    size = min(DEFAULT_BATCH_SIZE, config.packing.max_batch_size)
+    return msgspec.structs.replace(config, packing=msgspec.structs.replace(config.packing, batch_size=size))

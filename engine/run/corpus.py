@@ -1,0 +1,167 @@
+"""A file from end to end: validate, annotate, and write the output at every stop. What the command line runs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import anyio
+import msgspec
+
+from engine.adapters.files import FileSource, write_rows
+from engine.adapters.files.row import OutputRow
+from engine.adapters.store import Duplicate, RunStore
+from engine.decide.records import RecordReader
+from engine.report.metrics import Counters
+from engine.run.compose import Run, Workbench
+from engine.run.intake import input_row
+from engine.run.pipeline import Pipeline
+from engine.run.readers import Prepared, ThreadReader
+from engine.vocabulary.errors import InputError, RunStopped
+from engine.vocabulary.task import Task
+from engine.vocabulary.values import BadRecord, RawRecord, RecordError, Result
+
+_VALIDATED_AT_ONCE = 4096
+_SHOWN_PROBLEMS = 10
+
+
+class CorpusRun:
+    """One run over one file."""
+
+    def __init__(self, bench: Workbench, task: Task, source: FileSource, *, limit: int | None = None) -> None:
+        self._bench = bench
+        self._task = task
+        self._source = source
+        self._limit = limit
+        self._pipeline: Pipeline | None = None
+        self._stopping: RunStopped | None = None
+        self.counters = Counters()
+        self.run: Run | None = None
+
+    async def annotate(self, *, note: Mapping[str, Any]) -> RunStopped | None:
+        """Annotate everything that is not done yet; the reason, when the run stopped before its end.
+
+        :raises InputError: the validating pass found something, and nothing was spent.
+        """
+        self.run = run = await self._bench.begin(self._task, note=note)
+        registered = self._source.rereadable
+        if registered:
+            await self._validate(run)
+        await self._bench.run_sync(self._bench.store.drop_ended_inputs)
+        status = "crashed"
+        try:
+            stopped = await self._label(run, registered=registered)
+            status = stopped.kind if stopped else "done"
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._bench.end(run, status)
+        return stopped
+
+    def stop(self, reason: RunStopped) -> None:
+        """Send nothing more; what is in flight is still answered and stored."""
+        self._stopping = reason
+        if self._pipeline is not None:
+            self._pipeline.stop(reason)
+
+    async def _label(self, run: Run, *, registered: bool) -> RunStopped | None:
+        self._pipeline = self._bench.pipeline(
+            run, source_name=self._source.name, registered=registered, counters=self.counters
+        )
+        if self._stopping is not None:
+            self._pipeline.stop(self._stopping)
+        ahead = self._bench.config.packing.look_ahead
+        reader = ThreadReader(self._records(), self._bench.prepare(self._task), ahead=ahead)
+        try:
+            await self._pipeline.run(reader, _nobody)
+        except RunStopped as stopped:
+            return stopped
+        except InputError as error:  # a file that breaks off, a stream that breaks
+            return RunStopped("input", str(error))
+        return None
+
+    def _records(self) -> Iterator[RawRecord]:
+        """A generator, so that leaving it early closes the file."""
+        records = iter(self._source)
+        try:
+            yield from itertools.islice(records, self._limit)
+        finally:
+            records.close()
+
+    # -- the validating pass -------------------------------------------------------------------------------------
+
+    async def _validate(self, run: Run) -> None:
+        """Note the whole input in the store: broken lines and duplicated ids are found before anything is spent."""
+        read = RecordReader(self._task).read
+        records = self._records()
+        problems: list[str] = []
+        total = 0
+        try:
+            while True:
+                chunk, duplicates = await self._bench.run_sync(lambda: _note(records, read, self._bench.store, run))
+                if not chunk:
+                    break
+                total += len(chunk)
+                problems += _problems(chunk, duplicates)
+                if self._stopping is not None:
+                    raise self._stopping
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await self._bench.run_sync(lambda: self._bench.store.forget_run(run.run_id))
+            raise
+        finally:
+            await self._bench.run_sync(records.close)  # type: ignore[attr-defined]
+        if problems and self._bench.config.on_bad_record == "stop":
+            await self._bench.run_sync(lambda: self._bench.store.forget_run(run.run_id))
+            raise InputError(_listed(self._source.name, problems))
+        self.counters.records_total = total
+
+    # -- the output ----------------------------------------------------------------------------------------------
+
+    def write_output(self, path: str) -> int:
+        """Write what is done and failed so far, in input order; the number of rows. Blocks."""
+        if self.run is None:
+            return 0
+        rows = output_rows(self._bench.store, self.run.run_id, self.run.settings_id)
+        return write_rows(path, rows, fields=list(self._task.fields))
+
+
+async def _nobody(result: Result) -> None:
+    """The store has every result; the output is made from it."""
+
+
+def _note(records: Iterator[RawRecord], read: Any, store: RunStore, run: Run) -> tuple[list[Prepared], list[Duplicate]]:
+    chunk: list[Prepared] = [read(raw) for raw in itertools.islice(records, _VALIDATED_AT_ONCE)]
+    duplicates = store.add_inputs(run.run_id, [input_row(record) for record in chunk]) if chunk else []
+    return chunk, duplicates
+
+
+def _problems(chunk: list[Prepared], duplicates: list[Duplicate]) -> list[str]:
+    bad = [(record.line, record.message) for record in chunk if isinstance(record, BadRecord)]
+    twice = [(twin.line, f"the id {twin.id} stands in line {twin.first_line} already") for twin in duplicates]
+    return [f"line {line}: {message}" for line, message in sorted(bad + twice)]
+
+
+def _listed(name: str, problems: list[str]) -> str:
+    shown = "\n  ".join(problems[:_SHOWN_PROBLEMS])
+    more = f"\n  and {len(problems) - _SHOWN_PROBLEMS:,} more" if len(problems) > _SHOWN_PROBLEMS else ""
+    return (
+        f"{name} has {len(problems):,} bad {'record' if len(problems) == 1 else 'records'}; nothing was sent.\n"
+        f"  {shown}{more}\nMend the file, or go on without them: --on-bad-record fail-record"
+    )
+
+
+def output_rows(store: RunStore, run_id: int, settings_id: int) -> Iterator[OutputRow]:
+    """Rows of the output, for the records that have ended, in the order of the input."""
+    for row in store.outputs(run_id, settings_id):
+        id_ = msgspec.json.decode(row.record.id)
+        if row.record.error is not None:
+            message = f"line {row.record.line}: {row.record.error}"
+            yield OutputRow(id=id_, error=RecordError(kind="bad-record", message=message))
+        elif row.answer is None:
+            continue
+        elif row.answer.ok and row.answer.output is not None:
+            yield OutputRow(id=id_, output=msgspec.json.decode(row.answer.output))
+        else:
+            error = RecordError(kind=row.answer.error_kind or "failed", message=row.answer.error_message or "")
+            yield OutputRow(id=id_, error=error)
