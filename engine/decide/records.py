@@ -26,7 +26,9 @@ class RecordReader:
     all must have it, without it all get their line number. A source that mixes both would give two records one id.
     """
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, *, each_alone: bool = False) -> None:
+        """:param each_alone: records come from different callers, so each has an id or has none, for itself."""
+        self._each_alone = each_alone and task.id is None
         self._fields = task.input
         self._id_field = task.id
         self._decided = task.id is not None
@@ -40,7 +42,7 @@ class RecordReader:
         """The record, or why it cannot be used."""
         if raw.data is None:
             return BadRecord(position=raw.position, line=raw.line, id=None, message=raw.error or "cannot be read")
-        if not self._decided:
+        if not self._decided or self._each_alone:
             self._decided = True
             self._id_field = DEFAULT_ID if DEFAULT_ID in raw.data else None
         id_: RecordId | None = None

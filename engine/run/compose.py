@@ -22,11 +22,12 @@ from engine.decide.outputs import check_examples, output_check
 from engine.decide.prompts import Prompt, input_text, make_prompt
 from engine.decide.records import RecordReader
 from engine.report.metrics import Counters
+from engine.run.intake import Inputs
 from engine.run.journal import RunSync, in_thread
 from engine.run.pipeline import Pipeline
 from engine.run.plan import Asking, Plan
 from engine.run.readers import Prepare
-from engine.vocabulary.config import AnswerForm, Endpoint, RunConfig, Secret, check_config
+from engine.vocabulary.config import AnswerForm, Endpoint, OnBadRecord, RunConfig, Secret, check_config
 from engine.vocabulary.errors import ConfigError
 from engine.vocabulary.ports import Tokenizer, Transport
 from engine.vocabulary.task import FieldType, Task, check_task
@@ -114,21 +115,40 @@ class Workbench:
         return Run(run_id=run_id, settings_id=settings_id, plan=plan)
 
     async def end(self, run: Run, status: str) -> None:
-        """Note how a run ended."""
-        await self.run_sync(lambda: self.store.end_run(run.run_id, ended_at=time.time(), status=status))
+        """Note how a run ended.
+
+        Records that failed in a run which the brake ended failed for a cause of the whole: the next run asks them
+        again, without being told.
+        """
+
+        def end() -> None:
+            if status in ("brake", "endpoint"):
+                self.store.mark_redo(run.settings_id, "run_id = ? AND ok = 0", [run.run_id])
+            self.store.end_run(run.run_id, ended_at=time.time(), status=status)
+
+        await self.run_sync(end)
 
     def pipeline(
-        self, run: Run, *, source_name: str = "input", registered: bool = False, counters: Counters | None = None
+        self,
+        run: Run,
+        *,
+        source_name: str = "input",
+        inputs: Inputs = Inputs.NOTE,
+        on_bad_record: OnBadRecord | None = None,
+        counters: Counters | None = None,
     ) -> Pipeline:
         """A pipeline for one run."""
+        config = self.config
+        if on_bad_record is not None:
+            config = msgspec.structs.replace(config, on_bad_record=on_bad_record)
         return Pipeline(
             run.plan,
-            self.config,
+            config,
             self.store,
             run_id=run.run_id,
             settings_id=run.settings_id,
             source_name=source_name,
-            registered=registered,
+            inputs=inputs,
             run_sync=self.run_sync,
             counters=counters,
             call_number=self._call_number,
@@ -139,9 +159,9 @@ class Workbench:
         number, self._next_call = self._next_call, self._next_call + 1
         return number
 
-    def prepare(self, task: Task) -> Prepare:
+    def prepare(self, task: Task, *, each_alone: bool = False) -> Prepare:
         """A function from a record as read to one that can be asked about, its tokens counted."""
-        read, count = RecordReader(task).read, self._tokenizer.count
+        read, count = RecordReader(task, each_alone=each_alone).read, self._tokenizer.count
 
         def prepare(raw: RawRecord) -> Record | BadRecord:
             record = read(raw)

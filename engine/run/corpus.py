@@ -15,7 +15,7 @@ from engine.adapters.store import Duplicate, RunStore
 from engine.decide.records import RecordReader
 from engine.report.metrics import Counters
 from engine.run.compose import Run, Workbench
-from engine.run.intake import input_row
+from engine.run.intake import Inputs, input_row
 from engine.run.pipeline import Pipeline
 from engine.run.readers import Prepared, ThreadReader
 from engine.vocabulary.errors import InputError, RunStopped
@@ -66,7 +66,10 @@ class CorpusRun:
 
     async def _label(self, run: Run, *, registered: bool) -> RunStopped | None:
         self._pipeline = self._bench.pipeline(
-            run, source_name=self._source.name, registered=registered, counters=self.counters
+            run,
+            source_name=self._source.name,
+            inputs=Inputs.NOTED if registered else Inputs.NOTE,
+            counters=self.counters,
         )
         if self._stopping is not None:
             self._pipeline.stop(self._stopping)

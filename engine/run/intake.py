@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
 
 import msgspec
 
@@ -25,14 +26,24 @@ class Admitted(msgspec.Struct, frozen=True, kw_only=True):
     bad: list[BadRecord]
 
 
+class Inputs(Enum):
+    """What the store is to know of the input as a whole."""
+
+    NOTE = "note"
+    """Note every record as it comes: a stream, whose ids are found to repeat only then."""
+    NOTED = "noted"
+    """A validating pass has noted the input already; what comes now must be the same."""
+    IGNORE = "ignore"
+    """Records of different callers: no order, no output, and ids may repeat."""
+
+
 class Intake:
     """Looks records up before they are queued. One chunk at a time; owned by the pipeline's feeding task."""
 
     def __init__(
         self, store: RunStore, journal: Journal, counters: Counters, *, run_id: int, settings_id: int,
-        retry_failed: bool, deduplicate: bool, registered: bool, run_sync: RunSync,
+        retry_failed: bool, deduplicate: bool, inputs: Inputs, run_sync: RunSync,
     ) -> None:  # fmt: skip
-        """:param registered: a validating pass has noted this input in the store already."""
         self._store = store
         self._journal = journal
         self._counters = counters
@@ -40,7 +51,7 @@ class Intake:
         self._settings_id = settings_id
         self._retry_failed = retry_failed
         self._deduplicate = deduplicate
-        self._registered = registered
+        self._inputs = inputs
         self._run_sync = run_sync
         self._settled_meanwhile: dict[bytes, AnswerRow] | None = None
 
@@ -78,18 +89,24 @@ class Intake:
         """The chunk, noted in the store; an id that has occurred before makes its record a bad one."""
         bad = [record for record in chunk if isinstance(record, BadRecord)]
         records = [record for record in chunk if isinstance(record, Record)]
+        twice = await self._unusable(chunk)
+        bad += [
+            BadRecord(position=record.position, line=record.line, id=record.id, message=twice[record.position])
+            for record in records
+            if record.position in twice
+        ]
+        return [record for record in records if record.position not in twice], bad
+
+    async def _unusable(self, chunk: Sequence[Prepared]) -> dict[int, str]:
+        """Positions of records that the store knows to be unusable, with the reason."""
+        if self._inputs is Inputs.IGNORE:
+            return {}
         rows = [input_row(record) for record in chunk]
-        if self._registered:
-            twice = await self._run_sync(lambda: self._store.broken_inputs(self._run_id, rows))
-        else:
-            duplicates = await self._run_sync(lambda: self._store.add_inputs(self._run_id, rows))
-            twice = {twin.position: f"the id {twin.id} stands in line {twin.first_line} already" for twin in duplicates}
-        for record in [record for record in records if record.position in twice]:
-            records.remove(record)
-            bad.append(
-                BadRecord(position=record.position, line=record.line, id=record.id, message=twice[record.position])
-            )
-        return records, bad
+        if self._inputs is Inputs.NOTED:
+            broken: dict[int, str] = await self._run_sync(lambda: self._store.broken_inputs(self._run_id, rows))
+            return broken
+        duplicates = await self._run_sync(lambda: self._store.add_inputs(self._run_id, rows))
+        return {twin.position: f"the id {twin.id} stands in line {twin.first_line} already" for twin in duplicates}
 
     def _find(self, records: Sequence[Record]) -> Found:
         keys = [record.key for record in records]

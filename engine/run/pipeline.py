@@ -26,7 +26,7 @@ from engine.decide.pricing import cost_usd
 from engine.decide.prompts import first_words, request_ids, request_salt, user_message
 from engine.decide.recovery import Verdict, judge_fault, judge_reply
 from engine.report.metrics import Counters
-from engine.run.intake import Intake, bad_result, item_of
+from engine.run.intake import Inputs, Intake, bad_result, item_of
 from engine.run.journal import Journal, RunSync, in_thread
 from engine.run.outcome import Settled, copies, settle
 from engine.run.plan import Asking, Plan
@@ -96,7 +96,7 @@ class Pipeline:
 
     def __init__(
         self, plan: Plan, config: RunConfig, store: RunStore, *, run_id: int, settings_id: int,
-        source_name: str = "input", registered: bool = False, run_sync: RunSync = in_thread,
+        source_name: str = "input", inputs: Inputs = Inputs.NOTE, run_sync: RunSync = in_thread,
         counters: Counters | None = None, call_number: Callable[[], int] | None = None,
     ) -> None:  # fmt: skip
         self.counters = counters or Counters()
@@ -111,7 +111,7 @@ class Pipeline:
         self._journal = Journal(store, run_id=run_id, settings_id=settings_id, run_sync=run_sync)
         self._intake = Intake(
             store, self._journal, self.counters, run_id=run_id, settings_id=settings_id,
-            retry_failed=config.retry_failed, deduplicate=config.packing.deduplicate, registered=registered,
+            retry_failed=config.retry_failed, deduplicate=config.packing.deduplicate, inputs=inputs,
             run_sync=run_sync,
         )  # fmt: skip
         self._queue = WorkQueue(max_wait_s=config.packing.max_wait_s)
@@ -263,7 +263,7 @@ class Pipeline:
                 await self._changed.wait(step.until_s)
                 continue
             sent = await self._admitted(step, window_s)
-            if sent is None:
+            if sent is None or self._stopped is not None:  # a cancelled scope is left at the next wait, not before
                 return
             self._calls += 1
             self.counters.in_flight += 1
@@ -427,13 +427,13 @@ class Pipeline:
         self._pacer.settle(reserved=sent.reserved_tokens, used=usage.input_tokens + usage.output_tokens)
         self._count(verdict, usage)
         settled = self._ends(sent, verdict, now)
+        self._maybe_stop(verdict, outcome, now)  # before anything is awaited, or more would be sent meanwhile
         await self._journal.write([self._call_row(sent, outcome, verdict, usage, now)], [end.row for end in settled])
         for end in settled:
             self._followers.pop(end.row.digest, None)
             self._intake.note_settled(end.row)
         for child in verdict.children:
             self._queue.add_child(child, now)
-        self._maybe_stop(verdict, outcome, now)
         return settled
 
     def _read(self, sent: Sent, completion: Completion) -> Reading:

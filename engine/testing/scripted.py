@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +111,7 @@ class ScriptedTransport:
     async def _played(self, request: RecordedRequest) -> ScriptedReply:
         outcome = self._next(request)
         if isinstance(outcome, BaseException):
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
             raise outcome
         await anyio.sleep(min(outcome.delay_s, request.timeout_s))
         if outcome.delay_s > request.timeout_s:

@@ -1,7 +1,7 @@
 """A simulated chat-completions endpoint: one pure object with two fronts. See docs/design/simulator.md.
 
-It imports nothing from the rest of the engine (a test holds that): it counts tokens, makes answers and knows the wire its
-own way, so that an error of the engine cannot hide by being shared. The HTTP front is in `.server`.
+It imports nothing from the rest of the engine (a test holds that): it counts tokens, makes answers and knows the wire
+its own way, so that an error of the engine cannot hide by being shared. The HTTP front is in `.server`.
 """
 
 from .answers import first_words, record_text, stable_label, stable_number, stable_output

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from .behaviour import AGNEWS_COMPACT, CHANGES, HOLDS, Behaviour
 from .cache import RULES
+from .draft import Poison, PoisonRule
 from .endpoint import SimulatedEndpoint
 from .faults import parse_strike_mode
 from .latency import PROFILES, FixedLatency, Latency
@@ -16,7 +17,7 @@ from .limits import RateLimits
 from .model import ChatModel, Oracle
 from .rates import FaultRates, Rate
 from .refusal import MaxTokensField, Rules, SchemaSupport
-from .reply import Mode, Poison, ReplyWriter
+from .reply import Mode, ReplyWriter
 
 T = TypeVar("T")
 
@@ -96,8 +97,7 @@ def build_endpoint(config: SimulatorConfig) -> SimulatedEndpoint:
         model,
         Random(f"{config.seed} replies"),
         mode=Mode(config.mode),
-        poison_marker=config.poison_marker,
-        poison=Poison(config.poison),
+        poison=PoisonRule(marker=config.poison_marker, kind=Poison(config.poison)),
     )
     return SimulatedEndpoint(
         writer,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from random import Random
 from typing import Any
 
@@ -42,7 +43,7 @@ def spoiled(output: Any, rng: Random, *, labels: bool) -> Any:
 def swap_ids(results: Sequence[Result], rng: Random) -> bool:
     """Exchange the ids of two results with different outputs; whatever else stands in a result goes with the output."""
     order = rng.sample(range(len(results)), len(results))
-    for first, second in zip(order, order[1:], strict=False):
+    for first, second in pairwise(order):
         one, two = results[first], results[second]
         if one["output"] != two["output"]:
             one["id"], two["id"] = two["id"], one["id"]

@@ -1,7 +1,7 @@
 """The simulated endpoint: a pure object between a request's bytes and the plan for its reply.
 
-It has no clock, does no IO and never waits: `now` comes in, and how long a reply takes goes out as a number. So the same
-object serves an in-process transport on virtual time and a real HTTP server.
+It has no clock, does no IO and never waits: `now` comes in, and how long a reply takes goes out as a number. So the
+same object serves an in-process transport on virtual time and a real HTTP server.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Literal
 import msgspec
 
 from . import refusal, tokens, wire
-from .cache import CacheRule, PrefixCache
 from .cache import OFF as NO_CACHE
+from .cache import CacheRule, PrefixCache
 from .faults import FaultDice, Strikes
 from .latency import FixedLatency, Latency
 from .ledger import Ledger
 from .limits import RateLimits
 from .rates import FaultRates
 from .refusal import Refusal, Rules
-from .reply import Reply, ReplyWriter
+from .reply import Asked, Reply, ReplyWriter
 from .reply_shape import ReplyShape, shape_of_format, shape_of_words
 from .request import BadRequest, ChatRequest, Record, last_line, parse_records, parse_request
 from .slots import Slots
@@ -143,12 +143,15 @@ class SimulatedEndpoint:
         return wire.models_body([self.rules.model or "simulated"])
 
     def _plan(self, number: int, body: bytes, headers: Mapping[str, str], now: float) -> Plan:
-        chat = self._understood(body, headers)
+        chat = _parsed(body)
+        # Before any rule, limit or fault: the ledger knows every record that came, whatever became of it.
+        sends = [] if isinstance(chat, Refusal) else self.ledger.count_sends(record.key for record in chat.records)
+        wrong = refusal.unauthorised(headers, self.rules)
+        if wrong is not None:
+            return self._error(number, wrong)
         if isinstance(chat, Refusal):
             return self._error(number, chat)
-        # Counted before any limit or fault: the ledger knows every record that reached the endpoint, whatever became of it.
-        sends = self.ledger.count_sends(record.key for record in chat.records)
-        denial = self._denied(number, chat, now)
+        denial = self._against_rules(chat) or self._denied(number, chat, now)
         if denial is not None:
             return self._error(number, denial)
         strikes = self._dice.throw(sends, now - (self._first_at or now))
@@ -157,23 +160,12 @@ class SimulatedEndpoint:
             return self._broken(number, strikes.connection)
         return self._answered(number, chat, strikes, now)
 
-    def _understood(self, body: bytes, headers: Mapping[str, str]) -> _Chat | Refusal:
-        wrong = refusal.unauthorised(headers, self.rules)
-        if wrong is not None:
-            return wrong
+    def _against_rules(self, chat: _Chat) -> Refusal | None:
         if self.rules.refuses_all:
             return refusal.invalid("Invalid request.")
-        try:
-            request = parse_request(body)
-            shape = shape_of_format(bytes(request.response_format))
-        except BadRequest as error:
-            return refusal.invalid(str(error))
-        except msgspec.MsgspecError as error:
-            return refusal.format_error(error)
-        return refusal.unacceptable(request, shape.kind, self.rules) or self._fitting(_chat(request, shape))
-
-    def _fitting(self, chat: _Chat) -> _Chat | Refusal:
-        return refusal.too_long(chat.prompt_tokens, chat.max_tokens, self.rules) or chat
+        return refusal.unacceptable(chat.request, chat.shape.kind, self.rules) or refusal.too_long(
+            chat.prompt_tokens, chat.max_tokens, self.rules
+        )
 
     def _denied(self, number: int, chat: _Chat, now: float) -> Refusal | None:
         """Quota, then concurrency, then rates; what is charged is input and the most that may be put out."""
@@ -193,7 +185,8 @@ class SimulatedEndpoint:
             shape = self._shape_of_prompt(chat)
         if not self._follows_form and shape.keys:
             shape = ReplyShape(output=shape.output, answer=shape.answer, kind=shape.kind)
-        reply = self._writer.write(chat.records, chat.line, shape, strikes, chat.max_tokens)
+        asked = Asked(records=chat.records, line=chat.line, shape=shape, max_tokens=chat.max_tokens)
+        reply = self._writer.write(asked, strikes)
         self.ledger.strikes.update(reply.struck)
         count = self._bill(chat, reply)
         body = wire.completion_body(
@@ -279,6 +272,17 @@ class SimulatedEndpoint:
 
 _JSON_HEADERS: Mapping[str, str] = {"Content-Type": wire.JSON}
 _HTML_HEADERS: Mapping[str, str] = {"Content-Type": wire.HTML}
+
+
+def _parsed(body: bytes) -> _Chat | Refusal:
+    try:
+        request = parse_request(body)
+        shape = shape_of_format(bytes(request.response_format))
+    except BadRequest as error:
+        return refusal.invalid(str(error))
+    except msgspec.MsgspecError as error:
+        return refusal.format_error(error)
+    return _chat(request, shape)
 
 
 def _chat(request: ChatRequest, shape: ReplyShape) -> _Chat:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 from .rates import ALL_FAULTS, RECORD_FAULTS, FaultRates
@@ -29,9 +29,12 @@ class Strikes:
         """Positions of the records struck by a fault."""
         return self.records.get(fault, _NOWHERE)
 
+    def without(self, fault: str) -> Strikes:
+        """The same but for one fault of records."""
+        return replace(self, records={name: at for name, at in self.records.items() if name != fault})
+
 
 _NOWHERE: frozenset[int] = frozenset()
-NOTHING = Strikes()
 
 
 def parse_strike_mode(text: str) -> int | None:

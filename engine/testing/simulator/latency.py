@@ -109,8 +109,8 @@ MEASURED = LinearLatency(
         _load(64, 765.0, 2.63, 33.1, 0.25),
     )
 )
-"""Fitted to llama.cpp's server with a model of 1.5 billion parameters on one H100 (R2 .96 to .997); variations are means
-over B = 1, 5, 20 of each row. It never refuses, it queues: about 1,000 output tokens/s from 8 to 16 in flight on."""
+"""Fitted to llama.cpp's server with a model of 1.5 billion parameters on one H100 (R2 .96 to .997); variations are
+means over B = 1, 5, 20 of each row. It never refuses, it queues: about 1,000 output tokens/s from 8 in flight on."""
 
 HOSTED = LinearLatency((_load(1, 350.0, 0.02, 8.0, 0.25),))
 """Made up: a hosted service that does not feel our load."""

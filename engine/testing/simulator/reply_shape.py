@@ -53,11 +53,17 @@ def shape_of_format(response_format: bytes) -> ReplyShape:
 
     :raises msgspec.MsgspecError: if it is not one.
     """
-    document = msgspec.json.decode(response_format, type=dict[str, Any] | None) or {}
+    try:
+        return _shape(msgspec.json.decode(response_format, type=dict[str, Any] | None) or {})
+    except (AttributeError, TypeError) as error:  # a list or number where an object should be
+        raise msgspec.ValidationError(f"not a JSON schema: {error}") from None
+
+
+def _shape(document: Mapping[str, Any]) -> ReplyShape:
     kind = str(document.get("type", "text"))
     if kind != "json_schema":
         return ReplyShape(kind=kind)
-    schema = msgspec.convert(document.get("json_schema", {}).get("schema", {}), dict[str, Any])
+    schema = document.get("json_schema", {}).get("schema", {})
     result = schema.get("properties", {}).get("results", {}).get("items", {}).get("properties")
     if not result or "output" not in result:
         return ReplyShape(kind=kind, whole=answer_of(schema))

@@ -1,0 +1,440 @@
+"""The async API: an `Engine` that annotates streams of records, and single live ones.
+
+The task group lives in `Engine.__aenter__`. `annotate` returns an iterator object and never yields inside a task group
+or a cancel scope (PEP 789: that breaks cancellation). See docs/design/pipeline.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any
+
+import anyio
+import anyio.abc
+
+from engine.report.metrics import Counters
+from engine.run.compose import Run, Workbench, open_workbench, task_key
+from engine.run.intake import Inputs
+from engine.run.journal import RunSync, at_once, in_thread
+from engine.run.pipeline import Pipeline
+from engine.run.readers import AsyncReader, InlineReader, Reader, ThreadReader
+from engine.vocabulary.config import Endpoint, RunConfig
+from engine.vocabulary.errors import ConfigError, EngineError, RunStopped
+from engine.vocabulary.ports import Transport
+from engine.vocabulary.task import Task
+from engine.vocabulary.values import RawRecord, Result
+
+RecordLike = Mapping[str, Any] | str
+"""A record: a mapping of fields, perhaps with an id, or the text itself."""
+
+Records = Iterable[RecordLike] | AsyncIterable[RecordLike]
+
+_TEXT_FIELD = "text"
+
+
+class ResultStream(AsyncIterator[Result]):
+    """Results in order of completion. Iterate it, and close it if you leave early (``async with`` does both).
+
+    Leaving early stops the sending. Requests in flight are still answered, and stored where there is a store; a
+    stream that is dropped without being closed stops too, when it is collected.
+    """
+
+    def __init__(self, feed: _Feed) -> None:
+        self._feed = feed
+
+    @property
+    def counters(self) -> Counters:
+        """What has happened so far: records, requests, tokens."""
+        return self._feed.counters
+
+    def __aiter__(self) -> ResultStream:
+        return self
+
+    async def __anext__(self) -> Result:
+        """The next result.
+
+        :raises RunStopped: the run ended before its input; everything answered has been given out.
+        """
+        try:
+            return await self._feed.receive.receive()
+        except (anyio.EndOfStream, anyio.ClosedResourceError):
+            self._feed.receive.close()
+            if self._feed.error is not None:
+                error, self._feed.error = self._feed.error, None
+                raise error from None
+            raise StopAsyncIteration from None
+
+    async def __aenter__(self) -> ResultStream:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Stop sending, and wait until the answers in flight are stored."""
+        self._feed.abandon()
+        await self._feed.ended.wait()
+
+    def __del__(self) -> None:
+        self._feed.abandon_from_anywhere()
+
+
+class _Feed:
+    """The far end of a `ResultStream`: what the pipeline's task and the stream share."""
+
+    def __init__(self, counters: Counters) -> None:
+        self.send, self.receive = anyio.create_memory_object_stream[Result](64)
+        self.ended = anyio.Event()
+        self.error: BaseException | None = None
+        self.counters = counters
+        self.pipeline: Pipeline | None = None
+        self._loop = asyncio.get_running_loop()
+        self._abandoned = False
+
+    async def emit(self, result: Result) -> None:
+        """Give a result to the consumer; one that is gone has its results in the store."""
+        if not self._abandoned:
+            try:
+                await self.send.send(result)
+            except anyio.BrokenResourceError:
+                self._abandoned = True
+
+    def abandon(self) -> None:
+        """The consumer wants no more."""
+        self._abandoned = True
+        self.receive.close()
+        if self.pipeline is not None:
+            self.pipeline.stop(RunStopped("interrupted", "the results were not wanted any more"))
+
+    def abandon_from_anywhere(self) -> None:
+        """The same from the garbage collector, which may run in any thread and after the loop has ended."""
+        if self.ended.is_set() or self._loop.is_closed():
+            self.receive.close()
+        else:
+            self._loop.call_soon_threadsafe(self.abandon)
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether nobody reads any more."""
+        return self._abandoned
+
+
+class _Live:
+    """A pipeline for single records: each is asked with its neighbours and answered to its own caller."""
+
+    def __init__(self, ahead: int) -> None:
+        self.send, self.receive = anyio.create_memory_object_stream[RawRecord](ahead)
+        self.waiting: dict[int, asyncio.Future[Result]] = {}
+        self.count = 0
+        self.error: BaseException | None = None
+
+    async def emit(self, result: Result) -> None:
+        """Answer the caller who waits for this record."""
+        future = self.waiting.pop(result.position, None)
+        if future is not None and not future.done():
+            future.set_result(result)
+
+    def fail(self, error: BaseException | None) -> None:
+        """No more answers will come."""
+        self.error = error or RunStopped("interrupted", "the engine was closed")
+        for future in self.waiting.values():
+            if not future.done():
+                future.set_exception(self.error)
+        self.waiting.clear()
+
+
+class Engine:
+    """Annotates records on one endpoint; an async context manager.
+
+    ::
+
+        async with Engine(Endpoint(base_url="http://localhost:8000/v1", model="qwen"), store="run.sqlite") as engine:
+            async for result in engine.annotate(task, records):
+                print(result.id, result.output, result.error)
+
+    Without an endpoint the embedded model is used. Without a store nothing is kept when the engine is closed.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint | None = None,
+        config: RunConfig | None = None,
+        *,
+        store: str | os.PathLike[str] | None = None,
+        model_path: str | None = None,
+        allow_change: bool = False,
+        transport: Transport | None = None,
+        virtual_time: bool = False,
+    ) -> None:
+        """
+        :param endpoint: whom to ask; its key comes from ``ANNOTATE_API_KEY`` unless it has one.
+        :param config: limits, packing, recovery.
+        :param store: the run store's file; the same records again are then not asked again.
+        :param model_path: a GGUF file for the embedded model.
+        :param allow_change: use a store that holds answers of another task or model, keeping both.
+        :param transport: in place of HTTP, for tests.
+        :param virtual_time: no threads, for tests on a virtual clock.
+        """
+        self._endpoint = endpoint
+        self._config = config or RunConfig()
+        self._store = store
+        self._model_path = model_path
+        self._allow_change = allow_change
+        self._transport = transport
+        self._run_sync: RunSync = at_once if virtual_time else in_thread
+        self._virtual_time = virtual_time
+        self._stack = AsyncExitStack()
+        self._bench: Workbench | None = None
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self._feeds: set[_Feed] = set()
+        self._lives: dict[str, _Live] = {}
+        self._live_pipelines: dict[str, Pipeline] = {}
+
+    async def __aenter__(self) -> Engine:
+        """Open the store and the connection, and start the embedded model if there is no endpoint."""
+        async with AsyncExitStack() as stack:
+            self._bench = await stack.enter_async_context(
+                open_workbench(
+                    self._endpoint,
+                    self._config,
+                    store=self._store,
+                    model_path=self._model_path,
+                    allow_change=self._allow_change,
+                    transport=self._transport,
+                    run_sync=self._run_sync,
+                )
+            )
+            self._tasks = await stack.enter_async_context(anyio.create_task_group())
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        """Stop sending, wait for the answers in flight (not after an error), and close everything."""
+        for feed in list(self._feeds):
+            feed.abandon()
+        for live in self._lives.values():
+            live.send.close()
+        if error is not None and self._tasks is not None:
+            self._tasks.cancel_scope.cancel()
+        try:
+            return await self._stack.__aexit__(kind, error, trace)
+        finally:
+            self._bench = self._tasks = None
+
+    # -- streams ------------------------------------------------------------------------------------------------
+
+    def annotate(self, task: Task, records: Records) -> ResultStream:
+        """Annotate a stream of records.
+
+        A blocking iterable is read in a thread of its own, an async one in a task; either is read only as far ahead
+        as `look_ahead` allows, and not at all while the results are not taken.
+
+        :param records: mappings, texts, or a data frame (anything with ``to_dicts`` or ``to_dict("records")``).
+        :return: an async iterator over results, in order of completion.
+        """
+        tasks, bench = self._opened()
+        feed = _Feed(Counters())
+        self._feeds.add(feed)
+        tasks.start_soon(self._run_stream, bench, feed, task, records)
+        return ResultStream(feed)
+
+    async def _run_stream(self, bench: Workbench, feed: _Feed, task: Task, records: Records) -> None:
+        run: Run | None = None
+        status = "crashed"
+        try:
+            run = await bench.begin(task, note={"source": "api"})
+            feed.pipeline = bench.pipeline(run, counters=feed.counters)
+            if feed.is_abandoned:
+                feed.abandon()
+            async with anyio.create_task_group() as pumping:
+                reader = self._reader(bench, task, records, pumping)
+                await feed.pipeline.run(reader, feed.emit)
+                pumping.cancel_scope.cancel()
+            status = "done"
+        except BaseExceptionGroup as group:
+            feed.error = _only(group)
+        except Exception as error:  # noqa: BLE001 - raised to the consumer of this stream, not to the others
+            status = error.kind if isinstance(error, RunStopped) else "crashed"
+            feed.error = error
+        finally:
+            with anyio.CancelScope(shield=True):
+                if run is not None:
+                    await bench.end(run, status)
+            feed.send.close()
+            feed.ended.set()
+            self._feeds.discard(feed)
+
+    def _reader(self, bench: Workbench, task: Task, records: Records, pumping: anyio.abc.TaskGroup) -> Reader:
+        ahead, prepare = bench.config.packing.look_ahead, bench.prepare(task)
+        if isinstance(records, AsyncIterable):
+            counted = _Numbered(task)
+            reader = AsyncReader(records, counted, prepare, ahead=ahead, run_sync=self._run_sync)
+            pumping.start_soon(reader.pump)
+            return reader
+        raws = _raw_records(records, task)
+        if self._virtual_time or isinstance(records, list | tuple):
+            return InlineReader(raws, prepare)
+        return ThreadReader(raws, prepare, ahead=ahead)
+
+    def _opened(self) -> tuple[anyio.abc.TaskGroup, Workbench]:
+        if self._tasks is None or self._bench is None:
+            raise EngineError("the engine is not open; use it inside `async with Engine(...) as engine:`")
+        return self._tasks, self._bench
+
+    # -- single records -----------------------------------------------------------------------------------------
+
+    async def submit(self, record: RecordLike, *, task: Task) -> Result:
+        """Annotate one live record. Records submitted within `max_wait_s` of each other share a request.
+
+        Cancelling the caller does not take the record out of its batch; its answer is then not delivered.
+
+        :return: the result; a record that failed has its `error` set.
+        :raises RunStopped: the endpoint or the model cannot work; see its text.
+        """
+        tasks, bench = self._opened()
+        live = self._live(task, tasks, bench)
+        position, live.count = live.count, live.count + 1
+        raw = _raw(record, position, task)
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        live.waiting[position] = future
+        try:
+            await live.send.send(raw)
+            return await future
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            raise live.error or RunStopped("interrupted", "the engine was closed") from None
+        finally:
+            live.waiting.pop(position, None)
+
+    def _live(self, task: Task, tasks: anyio.abc.TaskGroup, bench: Workbench) -> _Live:
+        key = task_key(task)
+        live = self._lives.get(key)
+        if live is None or live.error is not None:
+            live = self._lives[key] = _Live(bench.config.packing.look_ahead)
+            tasks.start_soon(self._run_live, bench, live, task)
+        return live
+
+    async def _run_live(self, bench: Workbench, live: _Live, task: Task) -> None:
+        run: Run | None = None
+        error: BaseException | None = None
+        try:
+            run = await bench.begin(task, note={"source": "submit"})
+            pipeline = bench.pipeline(run, inputs=Inputs.IGNORE, on_bad_record="fail-record")
+            async with anyio.create_task_group() as pumping:
+                prepare = bench.prepare(task, each_alone=True)
+                reader = AsyncReader(live.receive, _as_it_is, prepare, ahead=1, run_sync=self._run_sync)
+                pumping.start_soon(reader.pump)
+                await pipeline.run(reader, live.emit)
+                pumping.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            error = _only(group)
+        except Exception as caught:  # noqa: BLE001 - raised to everybody who waits
+            error = caught
+        finally:
+            live.fail(error)
+            live.receive.close()
+            with anyio.CancelScope(shield=True):
+                if run is not None:
+                    await bench.end(run, "done" if error is None else "stopped")
+
+
+# -- helpers ---------------------------------------------------------------------------------------------------
+
+
+class _Numbered:
+    """Numbers the records of an async source."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._count = 0
+
+    def __call__(self, record: RecordLike) -> RawRecord:
+        position, self._count = self._count, self._count + 1
+        return _raw(record, position, self._task)
+
+
+def _raw_records(records: Iterable[RecordLike], task: Task) -> Iterator[RawRecord]:
+    rows = _rows(records)
+    for position, record in enumerate(rows):
+        yield _raw(record, position, task)
+
+
+def _rows(records: Any) -> Iterator[Any]:
+    """Rows of a data frame (polars, pandas), or the records as they are."""
+    if isinstance(records, str | Mapping):
+        return iter((records,))
+    if hasattr(records, "to_dicts"):
+        records = records.to_dicts()
+    elif hasattr(records, "to_dict") and hasattr(records, "columns"):
+        records = records.to_dict("records")
+    rows: Iterator[Any] = iter(records)
+    return rows
+
+
+def _raw(record: Any, position: int, task: Task) -> RawRecord:
+    fields = _as_fields(record, task)
+    if fields is None:
+        error = f"it is {type(record).__name__}, neither a mapping nor a text"
+        return RawRecord(position=position, line=position + 1, error=error)
+    return RawRecord(position=position, line=position + 1, data=fields)
+
+
+def _as_fields(record: Any, task: Task) -> dict[str, Any] | None:
+    if isinstance(record, str):
+        return {task.input[0] if task.input else _TEXT_FIELD: record}
+    return dict(record) if isinstance(record, Mapping) else None
+
+
+def _as_it_is(raw: RawRecord) -> RawRecord:
+    return raw
+
+
+def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    first = group.exceptions[0]
+    return _only(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+def annotate_sync(
+    task: Task,
+    records: Iterable[RecordLike],
+    *,
+    endpoint: Endpoint | None = None,
+    config: RunConfig | None = None,
+    store: str | os.PathLike[str] | None = None,
+    model_path: str | None = None,
+) -> list[Result]:
+    """Annotate records and return the results in the order of the input; for scripts, notebooks and data frames.
+
+    ``frame["label"] = [result.output for result in annotate_sync(task, frame, endpoint=...)]``
+
+    :raises RunStopped: the run ended before its input; with a store, the same call goes on.
+    """
+
+    async def collect() -> list[Result]:
+        async with Engine(endpoint, config, store=store, model_path=model_path) as engine:
+            return [result async for result in engine.annotate(task, records)]
+
+    if isinstance(records, AsyncIterable):
+        raise ConfigError("annotate_sync takes a plain iterable; use Engine.annotate for an async one")
+    return sorted(_run_anywhere(collect), key=lambda result: result.position)
+
+
+def _run_anywhere(function: Any) -> list[Result]:
+    """Run an async function to its end, in a thread of its own where a loop is running already (a notebook)."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        here: list[Result] = anyio.run(function)
+        return here
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - needed in notebooks only
+
+    with ThreadPoolExecutor(1) as pool:
+        there: list[Result] = pool.submit(anyio.run, function).result()
+        return there

@@ -1,0 +1,260 @@
+"""Pacing: no minute gets more than the limits, hardly less, in order, and never for ever."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import anyio
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from engine.adapters.limits import Pacer
+from engine.testing.virtual_time import on_virtual_time, run
+from engine.vocabulary.config import Limits
+
+MINUTE_S = 60.0
+Start = tuple[float, int]
+
+limits_per_minute = st.one_of(st.integers(1, 5), st.floats(1, 20), st.floats(20, 5_000), st.integers(100, 2_000_000))
+
+
+async def starts_of(limits: Limits, sizes: Sequence[int]) -> list[Start]:
+    """When a dispatcher that always has a next request starts each of them."""
+    pacer = Pacer(limits)
+    starts = []
+    for size in sizes:
+        await pacer.wait_for_request()
+        await pacer.wait_for_tokens(size)
+        starts.append((anyio.current_time(), size))
+    return starts
+
+
+def fullest_minute(starts: Sequence[Start]) -> int:
+    """The largest sum in any closed window of 60 s."""
+    fullest = first = total = 0
+    for at_s, size in starts:
+        total += size
+        while starts[first][0] < at_s - MINUTE_S:
+            total -= starts[first][1]
+            first += 1
+        fullest = max(fullest, total)
+    return fullest
+
+
+def rate_per_minute(starts: Sequence[Start]) -> float:
+    """Over the whole, the last request not counted: it fills time that is not ours."""
+    return MINUTE_S * sum(size for _, size in starts[:-1]) / (starts[-1][0] - starts[0][0])
+
+
+@settings(max_examples=60, deadline=None)
+@given(rpm=limits_per_minute, count=st.integers(1, 300))
+@example(rpm=1, count=5)
+@example(rpm=2.5, count=20)
+def test_no_minute_has_more_requests_than_the_limit(rpm: float, count: int) -> None:
+    """In no 60 s window do more requests start than the limit says, the first minute included."""
+    starts = run(starts_of, Limits(requests_per_minute=rpm), [1] * count)
+    assert fullest_minute([(at_s, 1) for at_s, _ in starts]) <= rpm
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), tpm=limits_per_minute)
+def test_no_minute_has_more_tokens_than_the_limit(data: st.DataObject, tpm: float) -> None:
+    """In no 60 s window are more tokens charged than the limit says, for requests of any size up to the limit, most
+    of them far larger than the bucket."""
+    sizes = data.draw(st.lists(st.integers(1, math.floor(tpm)), min_size=1, max_size=60))
+    assert fullest_minute(run(starts_of, Limits(tokens_per_minute=tpm), sizes)) <= tpm
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data(), rpm=st.floats(1, 300), tpm=st.integers(100, 100_000))
+def test_both_limits_hold_together(data: st.DataObject, rpm: float, tpm: int) -> None:
+    """A request admitted by one limit and kept by the other counts from its start, not from its admission."""
+    sizes = data.draw(st.lists(st.sampled_from([1, tpm // 50, tpm // 3, tpm]), min_size=1, max_size=60))
+    starts = run(starts_of, Limits(requests_per_minute=rpm, tokens_per_minute=tpm), sizes)
+    assert fullest_minute(starts) <= tpm
+    assert fullest_minute([(at_s, 1) for at_s, _ in starts]) <= rpm
+
+
+@pytest.mark.parametrize("rpm", [1, 2, 3, 5, 10, 59, 60, 500, 3_000])
+def test_the_request_limit_is_used(rpm: int) -> None:
+    """In the long run at least 93 % of the requests that are allowed start, small limits included."""
+    starts = run(starts_of, Limits(requests_per_minute=rpm), [1] * (rpm * 5 + 1))
+    assert rate_per_minute(starts) >= 0.93 * rpm
+
+
+@pytest.mark.parametrize(("tpm", "size"), [(1_000, 1), (10_000, 399), (90_000, 3_600), (2_000_000, 2_500), (600, 60)])
+def test_the_token_limit_is_used(tpm: int, size: int) -> None:
+    """In the long run at least 93 % of the tokens that are allowed are charged, while requests stay comfortable, and
+    also above that where a whole number of them makes up the limit."""
+    starts = run(starts_of, Limits(tokens_per_minute=tpm), [size] * (5 * tpm // size + 1))
+    assert rate_per_minute(starts) >= 0.93 * tpm
+
+
+def test_sizes_that_vary_use_the_token_limit_as_well() -> None:
+    """A large request does not waste what smaller ones behind it could have used, beyond a few percent."""
+    sizes = [400, 50, 3_000, 900, 10] * 200
+    assert rate_per_minute(run(starts_of, Limits(tokens_per_minute=75_000), sizes)) >= 0.93 * 75_000
+
+
+def test_requests_are_spread_over_the_minute() -> None:
+    """No second carries more than its own share and a second's worth at once, so that an endpoint which enforces its
+    limit by the second is content too."""
+    starts = [at_s for at_s, _ in run(starts_of, Limits(requests_per_minute=600), [1] * 500)]
+    assert max(sum(at_s <= other < at_s + 1 for other in starts) for at_s in starts) <= 21
+
+
+def test_without_limits_nothing_waits() -> None:
+    """No limit known: nothing is paced, and any request is comfortable."""
+    starts = run(starts_of, Limits(), [10**9] * 100)
+    assert starts[-1][0] - starts[0][0] < 0.1
+    assert Pacer(Limits()).comfortable_tokens == math.inf
+
+
+def test_comfortable_is_a_small_share_of_the_limit() -> None:
+    """The packer is told to keep requests under 4 % of a minute's tokens."""
+    assert Pacer(Limits(tokens_per_minute=50_000)).comfortable_tokens == pytest.approx(2_000)
+
+
+def test_more_than_the_whole_limit_goes_alone_and_in_its_time() -> None:
+    """A request above a minute's tokens is not waited for in vain: it goes alone, and the average still holds."""
+    starts = run(starts_of, Limits(tokens_per_minute=100), [250] * 5)
+    assert rate_per_minute(starts) <= 101
+    assert rate_per_minute(starts) >= 93
+
+
+@on_virtual_time
+async def test_first_come_first_served() -> None:
+    """A small request does not overtake a large one that waited before it."""
+    pacer = Pacer(Limits(tokens_per_minute=1_000))
+    order: list[int] = []
+
+    async def ask(name: int, size: int) -> None:
+        await pacer.wait_for_tokens(size)
+        order.append(name)
+
+    async with anyio.create_task_group() as tasks:
+        for name, size in enumerate([900, 500, 1, 700, 2, 1]):
+            tasks.start_soon(ask, name, size)
+            await anyio.sleep(0.001)
+    assert order == sorted(order)
+
+
+@on_virtual_time
+async def test_what_was_not_used_is_given_back() -> None:
+    """Requests that use a tenth of what they reserve run at the pace of what they use."""
+    pacer = Pacer(Limits(tokens_per_minute=1_000))
+    began = anyio.current_time()
+    for _ in range(500):
+        await pacer.wait_for_tokens(100)
+        pacer.settle(reserved=100, used=10)
+    used_per_minute = 500 * 10 * MINUTE_S / (anyio.current_time() - began)
+    assert 930 <= used_per_minute <= 1_250  # the opening bucket and the last minute's share
+
+
+@on_virtual_time
+async def test_what_is_given_back_wakes_who_waits() -> None:
+    """A request that waits for the window goes as soon as another gives back enough, not when the window has moved."""
+    pacer = Pacer(Limits(tokens_per_minute=1_000))
+    await pacer.wait_for_tokens(1_000)
+    began = anyio.current_time()
+
+    async def finish() -> None:
+        await anyio.sleep(5)
+        pacer.settle(reserved=1_000, used=10)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(finish)
+        await pacer.wait_for_tokens(40)
+    assert anyio.current_time() - began == pytest.approx(5, abs=0.1)
+
+
+@on_virtual_time
+async def test_what_was_used_beyond_is_charged() -> None:
+    """Requests that use twice what they reserve run at half the pace."""
+    pacer = Pacer(Limits(tokens_per_minute=1_000))
+    began = anyio.current_time()
+    for _ in range(200):
+        await pacer.wait_for_tokens(10)
+        pacer.settle(reserved=10, used=20)
+    used_per_minute = 200 * 20 * MINUTE_S / (anyio.current_time() - began)
+    assert 930 <= used_per_minute <= 1_100
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    tpm=st.integers(50, 50_000),
+    requests=st.lists(st.tuples(st.floats(0.01, 1), st.floats(0, 300)), min_size=1, max_size=60),
+)
+def test_no_minute_has_more_tokens_than_the_limit_after_settlement(
+    tpm: int, requests: list[tuple[float, float]]
+) -> None:
+    """What counts is the reservation while a request runs and what it used after: at no time does a 60 s window hold
+    more of that than the limit, however long replies take and whatever they give back."""
+
+    async def main() -> None:
+        pacer = Pacer(Limits(tokens_per_minute=tpm))
+        charged: list[list[float]] = []
+
+        async def reply(entry: list[float], reserved: int, used: int, latency_s: float) -> None:
+            await anyio.sleep(latency_s)
+            entry[1] = used
+            pacer.settle(reserved=reserved, used=used)
+
+        async with anyio.create_task_group() as tasks:
+            for share, latency_s in requests:
+                reserved = max(1, int(share * tpm))
+                await pacer.wait_for_tokens(reserved)
+                now = anyio.current_time()
+                charged.append([now, reserved])
+                assert sum(amount for at_s, amount in charged if at_s >= now - MINUTE_S) <= tpm
+                tasks.start_soon(reply, charged[-1], reserved, reserved * (reserved % 11) // 10, latency_s)
+
+    run(main)
+
+
+@on_virtual_time
+async def test_a_long_run_does_not_drift() -> None:
+    """After thousands of settlements of odd sizes nothing is left over: the ledger is whole numbers, and empties."""
+    pacer = Pacer(Limits(tokens_per_minute=999.7))
+    for number in range(3_000):
+        await pacer.wait_for_tokens(1 + number % 37)
+        pacer.settle(reserved=1 + number % 37, used=(number * 7) % 41)
+    await anyio.sleep(200)
+    began = anyio.current_time()
+    await pacer.wait_for_tokens(39)
+    assert anyio.current_time() - began < 1
+    assert repr(pacer) == "Pacer(requests=None, tokens=39 of 999.7 a minute, credit 0)"
+
+
+@on_virtual_time
+async def test_an_absurd_settlement_does_not_stop_the_run() -> None:
+    """Usage that cannot be true costs a few minutes at most, not a week; and a gift of it is no licence either."""
+    pacer = Pacer(Limits(tokens_per_minute=1_000))
+    await pacer.wait_for_tokens(10)
+    pacer.settle(reserved=10, used=100_000_000)
+    with anyio.fail_after(5 * MINUTE_S):
+        await pacer.wait_for_tokens(10)
+    pacer.settle(reserved=10, used=-100_000_000)
+    pacer.settle(reserved=100_000_000, used=0)
+    starts = []
+    for _ in range(100):
+        await pacer.wait_for_tokens(40)
+        starts.append((anyio.current_time(), 40))
+    assert fullest_minute(starts) <= 1_000
+
+
+@on_virtual_time
+async def test_waiting_can_be_cancelled() -> None:
+    """Who gives up waiting leaves the queue, and the others are served."""
+    pacer = Pacer(Limits(requests_per_minute=1, tokens_per_minute=100))
+    await pacer.wait_for_request()
+    await pacer.wait_for_tokens(100)
+    for wait in (pacer.wait_for_request, lambda: pacer.wait_for_tokens(50)):
+        with anyio.move_on_after(1) as scope:
+            await wait()
+        assert scope.cancelled_caught
+    with anyio.fail_after(4 * MINUTE_S):
+        await pacer.wait_for_request()
+        await pacer.wait_for_tokens(50)

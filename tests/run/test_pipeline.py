@@ -1,0 +1,290 @@
+"""The whole way of a record, against a simulated endpoint on virtual time."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Any
+
+import pytest
+from support import LABELS, make_config, make_records, make_task, simulate
+
+from engine.testing.simulator.answers import stable_label
+from engine.testing.simulator.command import SimulatorConfig
+from engine.testing.simulator.rates import FaultRates
+from engine.vocabulary.config import Limits, Packing, Prices, RunConfig
+from engine.vocabulary.errors import RunStopped
+from engine.vocabulary.task import Field, FieldType
+
+
+def test_every_record_is_answered_once_with_its_own_answer() -> None:
+    """A clean endpoint: n records take ceil(n / B) calls and one for the lone probe."""
+    records = make_records(1000)
+    outcome = simulate(records, make_config(10))
+    outcome.assert_each_once(records)
+    assert outcome.failed == []
+    assert outcome.counters.requests == 101
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 20])
+def test_faults_on_the_first_two_sends_lose_nothing(batch_size: int) -> None:
+    """Every fault at 5 %, all together, striking a record's first two sends: all records end ok and right."""
+    records = make_records(1500)
+    simulator = SimulatorConfig(faults=FaultRates.all(0.05), strike="first_sends=2", seed=batch_size)
+    outcome = simulate(records, make_config(batch_size, concurrency=32), simulator)
+    outcome.assert_each_once(records)
+    assert outcome.failed == []
+    assert outcome.stopped is None
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_faults_at_every_send_lose_and_mislabel_nothing(seed: int) -> None:
+    """Faults drawn anew at every attempt: every record ends, right or failed with a reason."""
+    records = make_records(1500)
+    outcome = simulate(records, make_config(20, concurrency=32), SimulatorConfig(faults=FaultRates.all(0.05), seed=seed))
+    outcome.assert_each_once(records)
+    assert all(result.error and result.error.kind and result.error.message for result in outcome.failed)
+    assert len(outcome.failed) < 30
+
+
+@pytest.mark.parametrize("poison", ["drop", "break", "off_label"])
+def test_exactly_the_poison_records_fail(poison: str) -> None:
+    """Records that always break their batch fail, and only they; they cost at most the bound of the design."""
+    batch_size, attempts, count = 20, 3, 20
+    records = make_records(2000, lambda number: f"{'POISON ' if number % 100 == 50 else ''}text {number}")
+    outcome = simulate(records, make_config(batch_size), SimulatorConfig(poison_marker="POISON", poison=poison))
+    outcome.assert_each_once(records)
+    assert {result.id for result in outcome.failed} == {f"r{number}" for number in range(50, 2000, 100)}
+    # The probe for a lone record may take the look-ahead out of step by one batch.
+    plain = math.ceil((2000 - 1) / batch_size) + 1 + 1
+    bound = count * (2 * math.ceil(math.log2(batch_size)) + attempts - 1)
+    assert outcome.counters.requests - plain <= bound
+
+
+def test_replies_in_reverse_order_cost_no_call() -> None:
+    """Matching is by id: order means nothing."""
+    records = make_records(500)
+    outcome = simulate(records, make_config(10), SimulatorConfig(faults={"reorder": 1.0}))
+    outcome.assert_each_once(records)
+    assert outcome.counters.requests == 51
+    assert outcome.counters.malformed == 0
+
+
+def test_what_is_missing_is_asked_again_and_the_rest_is_kept() -> None:
+    """One record of a batch is left out once: the others are kept, it alone is sent again."""
+    records = make_records(100, lambda number: f"text {number}")
+    outcome = simulate(
+        records, make_config(10), SimulatorConfig(faults={"drop": 0.1}, strike="first_sends=1", seed=3)
+    )
+    outcome.assert_each_once(records)
+    assert outcome.endpoint is not None
+    dropped = outcome.endpoint.ledger.strikes["drop"]
+    assert dropped > 0
+    sends = Counter(outcome.endpoint.ledger.sends.values())
+    assert sends == {1: 100 - dropped, 2: dropped}
+
+
+@pytest.mark.parametrize("mode", ["never_format", "always_400", "echo_items"])
+@pytest.mark.parametrize("batch_size", [1, 8, 32])
+def test_a_run_that_cannot_work_is_stopped_early(mode: str, batch_size: int) -> None:
+    """Stopped within 20 calls, with a cause, whatever the batch size."""
+    outcome = simulate(make_records(5000), make_config(batch_size, max_failed=0.2), SimulatorConfig(mode=mode))
+    assert isinstance(outcome.stopped, RunStopped)
+    assert outcome.counters.requests <= 20
+    assert outcome.ok == []
+
+
+def test_a_stale_reply_is_no_answer() -> None:
+    """A server that repeats the reply before: its ids carry another salt, so nothing of it counts."""
+    records = make_records(300)
+    outcome = simulate(records, make_config(10), SimulatorConfig(mode="stale"))
+    assert outcome.mislabelled(records) == []
+    assert len(outcome.ok) <= 1  # the very first reply has none before it, and is right
+
+
+def test_swapped_answers_are_caught_by_the_keyed_form() -> None:
+    """Outputs swapped between two ids cannot be seen in the compact form; a key that does not fit shows them."""
+    records = make_records(60, lambda number: f"item {number * 7919} of the list")
+    config = make_config(6)
+    keyed = RunConfig(
+        packing=config.packing, limits=config.limits, recovery=config.recovery, answer_form="keyed"
+    )
+    outcome = simulate(records, keyed, SimulatorConfig(mode="swap"))
+    outcome.assert_each_once(records)
+    assert outcome.ok != []
+    plain = simulate(records, config, SimulatorConfig(mode="swap"))
+    assert plain.mislabelled(records) != []
+
+
+def test_an_endpoint_that_ignores_the_keyed_form_gets_the_compact_one() -> None:
+    """The run goes on compact, with a notice, instead of being stopped."""
+    records = make_records(100)
+    base = make_config(10)
+    config = RunConfig(packing=base.packing, limits=base.limits, recovery=base.recovery, answer_form="keyed")
+    outcome = simulate(records, config, SimulatorConfig(follows_form=False))
+    outcome.assert_each_once(records)
+    assert outcome.failed == []
+    assert any("compact" in notice for notice in outcome.counters.notices)
+
+
+def test_identical_inputs_are_asked_once() -> None:
+    """Equal texts share one ask, over the whole run and not only within the look-ahead."""
+    records = make_records(3000, lambda number: f"text {number % 50}")
+    outcome = simulate(records, make_config(10))
+    outcome.assert_each_once(records)
+    assert outcome.endpoint is not None
+    assert set(outcome.endpoint.ledger.sends.values()) == {1}
+    assert len(outcome.endpoint.ledger.sends) == 50
+    assert outcome.counters.records_copied == 2950
+
+
+def test_identical_inputs_are_each_asked_when_that_is_wanted() -> None:
+    """With deduplication off, every record is sent."""
+    records = make_records(100, lambda number: f"text {number % 5}")
+    config = RunConfig(packing=Packing(batch_size=10, deduplicate=False), limits=Limits(max_concurrency=4))
+    outcome = simulate(records, config)
+    assert outcome.endpoint is not None
+    assert sum(outcome.endpoint.ledger.sends.values()) == 100
+
+
+def test_a_copy_of_a_failed_record_fails_with_it() -> None:
+    """Identical inputs share a failure as well."""
+    records = make_records(40, lambda number: "POISON" if number % 10 == 3 else f"text {number}")
+    outcome = simulate(records, make_config(5), SimulatorConfig(poison_marker="POISON"))
+    outcome.assert_each_once(records)
+    assert {result.id for result in outcome.failed} == {"r3", "r13", "r23", "r33"}
+
+
+def test_a_record_too_long_for_any_request_is_refused_by_name() -> None:
+    """It is failed with the numbers and never sent; its neighbours are labelled."""
+    records = make_records(20, lambda number: "word " * 5000 if number == 7 else f"text {number}")
+    config = RunConfig(packing=Packing(batch_size=5, max_input_tokens=2000), limits=Limits(max_concurrency=2))
+    outcome = simulate(records, config)
+    (failed,) = outcome.failed
+    assert failed.id == "r7"
+    assert failed.error is not None
+    assert failed.error.kind == "too-long"
+    assert "2,000" in failed.error.message
+    assert len(outcome.ok) == 19
+
+
+def test_a_long_record_runs_alone() -> None:
+    """What leaves no room for others is sent by itself, and no request exceeds the budget by our count."""
+    records = make_records(40, lambda number: ("long " * 1500 if number % 8 == 0 else "short ") + str(number))
+    config = RunConfig(packing=Packing(batch_size=8, max_input_tokens=2200), limits=Limits(max_concurrency=4))
+    outcome = simulate(records, config)
+    outcome.assert_each_once(records)
+    assert outcome.failed == []
+
+
+def test_context_overflow_halves_until_it_fits() -> None:
+    """An endpoint with a smaller context than we think: batches are halved, nothing fails that fits alone."""
+    records = make_records(64, lambda number: f"some thirty words {'lorem ipsum dolor ' * 20}{number}")
+    outcome = simulate(records, make_config(16), SimulatorConfig(context_tokens=700))
+    outcome.assert_each_once(records)
+    assert outcome.failed == []
+    assert outcome.counters.splits > 0
+
+
+@pytest.mark.parametrize("support", ["json_schema", "json_object", "none"])
+def test_the_endpoint_s_format_support_is_found_out(support: str) -> None:
+    """Whatever response_format the endpoint takes, the run finds it in a call or two and goes on."""
+    records = make_records(100)
+    simulator = SimulatorConfig(
+        schema_support=support, labels=LABELS, max_tokens_field="max_completion_tokens", takes_temperature=False
+    )
+    outcome = simulate(records, make_config(10), simulator)
+    outcome.assert_each_once(records)
+    assert outcome.failed == []
+    assert outcome.counters.requests <= 11 + 8
+
+
+def test_rate_limits_known_to_us_are_never_exceeded() -> None:
+    """Paced by the endpoint's own limits, the run meets no 429."""
+    records = make_records(600)
+    config = RunConfig(
+        packing=Packing(batch_size=10), limits=Limits(requests_per_minute=60, max_concurrency=16)
+    )
+    outcome = simulate(records, config, SimulatorConfig(rpm=60))
+    outcome.assert_each_once(records)
+    assert outcome.counters.http_429 == 0
+    assert outcome.seconds < 61 * 1.15
+
+
+def test_rate_limits_unknown_to_us_are_obeyed() -> None:
+    """A 429 pauses everybody and loses nothing."""
+    records = make_records(600)
+    outcome = simulate(records, make_config(10, concurrency=16), SimulatorConfig(rpm=60))
+    outcome.assert_each_once(records)
+    assert outcome.failed == []
+
+
+def test_wrong_key_stops_at_once() -> None:
+    """401 is not retried; the reason names the remedy."""
+    outcome = simulate(make_records(500), make_config(10), SimulatorConfig(api_key="right"))
+    assert isinstance(outcome.stopped, RunStopped)
+    assert outcome.stopped.kind == "auth"
+    assert "ANNOTATE_API_KEY" in str(outcome.stopped)
+    assert outcome.counters.requests <= 2
+
+
+def test_exhausted_quota_stops_and_keeps_everything() -> None:
+    """insufficient_quota is told apart from a rate limit: it ends the run, with all answers given out."""
+    outcome = simulate(make_records(500), make_config(10, concurrency=4), SimulatorConfig(quota_tokens=5000))
+    assert isinstance(outcome.stopped, RunStopped)
+    assert outcome.stopped.kind == "quota"
+    assert len(outcome.ok) > 50
+    assert outcome.counters.http_429 <= 5
+
+
+def test_a_budget_is_not_overspent() -> None:
+    """The run stops before the request that might exceed the budget, all that is in flight counted."""
+    config = make_config(10, concurrency=8)
+    priced = RunConfig(
+        packing=config.packing, limits=config.limits, prices=Prices(input=1.0, output=4.0), budget_usd=0.01
+    )
+    outcome = simulate(make_records(5000), priced)
+    assert isinstance(outcome.stopped, RunStopped)
+    assert outcome.stopped.kind == "budget"
+    counters = outcome.counters
+    spent = (counters.tokens_input * 1.0 + counters.tokens_output * 4.0) / 1e6
+    assert 0.005 < spent <= 0.01
+
+
+def test_several_variables_at_once() -> None:
+    """An answer is an object with every field checked."""
+    task = make_task(
+        labels=[],
+        fields={
+            "colour": Field(type=FieldType.LABEL, labels=LABELS),
+            "sure": Field(type=FieldType.BOOLEAN),
+        },
+    )
+    records = make_records(50)
+    outcome = simulate(records, make_config(10), task=task)
+    assert len(outcome.ok) == 50
+    assert all(set(result.output) == {"colour", "sure"} for result in outcome.ok)
+
+
+def test_the_counters_agree_with_the_endpoint_s_ledger() -> None:
+    """Requests and tokens are the endpoint's own, failed attempts included."""
+    records = make_records(400)
+    faults: dict[str, Any] = {"drop": 0.1, "http_500": 0.1, "off_label": 0.1, "fence": 0.2}
+    outcome = simulate(records, make_config(10), SimulatorConfig(faults=faults, seed=1))
+    assert outcome.endpoint is not None
+    ledger = outcome.endpoint.ledger
+    assert outcome.counters.requests == ledger.requests
+    assert outcome.counters.tokens_input == ledger.prompt_tokens
+    assert outcome.counters.tokens_output == ledger.completion_tokens
+
+
+def test_order_of_labels_in_a_sorted_corpus_is_broken_up() -> None:
+    """The look-ahead is shuffled: a corpus sorted by label does not make batches of one label."""
+    texts = sorted((f"text {number}" for number in range(400)), key=lambda text: stable_label(text, LABELS))
+    records = make_records(400, lambda number: texts[number])
+    outcome = simulate(records, make_config(10, concurrency=2))
+    by_call: dict[int, set[Any]] = {}
+    for result in outcome.ok:
+        by_call.setdefault(result.calls[-1], set()).add(result.output)
+    mixed = sum(len(labels) > 1 for labels in by_call.values())
+    assert mixed > len(by_call) * 0.7
