@@ -90,9 +90,7 @@ async def annotate_all(
     return outcome
 
 
-def simulate(
-    records: Records, config: RunConfig, simulator: SimulatorConfig | None = None, **engine: Any
-) -> Outcome:
+def simulate(records: Records, config: RunConfig, simulator: SimulatorConfig | None = None, **engine: Any) -> Outcome:
     """Annotate against a simulated endpoint on virtual time."""
     endpoint = build_endpoint(simulator or SimulatorConfig())
     outcome: Outcome = virtual_time.run(

@@ -129,7 +129,8 @@ class Pacer:
     async def wait_for_tokens(self, tokens: int) -> None:
         """Return when `tokens` more may be used, less what earlier requests reserved and did not use."""
         if self._tokens is not None:
-            self._unsettled[tokens].append(await self._tokens.take(tokens))
+            booking = await self._tokens.take(tokens)
+            self._unsettled[tokens].append(booking)
         self.start()
 
     def start(self) -> None:
@@ -146,6 +147,6 @@ class Pacer:
         if self._tokens is None or reserved not in self._unsettled:
             return
         same = self._unsettled[reserved]
-        self._tokens.correct(same.popleft(), used)
+        self._tokens.correct(same.popleft(), max(0, used))
         if not same:
             del self._unsettled[reserved]

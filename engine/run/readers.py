@@ -185,6 +185,7 @@ class AsyncReader:
 
     async def close(self) -> None:
         self._scope.cancel()
+        self._send.close()
         self._receive.close()
 
 

@@ -105,6 +105,11 @@ class _Feed:
             except anyio.BrokenResourceError:
                 self._abandoned = True
 
+    def end(self) -> None:
+        """No more results will come."""
+        self.send.close()
+        self.ended.set()
+
     def abandon(self) -> None:
         """The consumer wants no more."""
         self._abandoned = True
@@ -142,7 +147,9 @@ class _Live:
 
     def fail(self, error: BaseException | None) -> None:
         """No more answers will come."""
-        self.error = error or RunStopped("interrupted", "the engine was closed")
+        self.error = self.error or error or RunStopped("interrupted", "the engine was closed")
+        self.send.close()
+        self.receive.close()
         for future in self.waiting.values():
             if not future.done():
                 future.set_exception(self.error)
@@ -228,6 +235,10 @@ class Engine:
             return await self._stack.__aexit__(kind, error, trace)
         finally:
             self._bench = self._tasks = None
+            for feed in list(self._feeds):  # whose task was cancelled before its first step
+                feed.end()
+            for live in self._lives.values():
+                live.fail(None)
 
     # -- streams ------------------------------------------------------------------------------------------------
 
@@ -268,8 +279,7 @@ class Engine:
             with anyio.CancelScope(shield=True):
                 if run is not None:
                     await bench.end(run, status)
-            feed.send.close()
-            feed.ended.set()
+            feed.end()
             self._feeds.discard(feed)
 
     def _reader(self, bench: Workbench, task: Task, records: Records, pumping: anyio.abc.TaskGroup) -> Reader:
@@ -339,7 +349,6 @@ class Engine:
             error = caught
         finally:
             live.fail(error)
-            live.receive.close()
             with anyio.CancelScope(shield=True):
                 if run is not None:
                     await bench.end(run, "done" if error is None else "stopped")

@@ -146,10 +146,10 @@ async def test_what_was_not_used_is_given_back() -> None:
     """Requests that use a tenth of what they reserve run at the pace of what they use."""
     pacer = Pacer(Limits(tokens_per_minute=1_000))
     began = anyio.current_time()
-    for _ in range(500):
-        await pacer.wait_for_tokens(100)
-        pacer.settle(reserved=100, used=10)
-    used_per_minute = 500 * 10 * MINUTE_S / (anyio.current_time() - began)
+    for _ in range(1_250):
+        await pacer.wait_for_tokens(40)
+        pacer.settle(reserved=40, used=4)
+    used_per_minute = 1_250 * 4 * MINUTE_S / (anyio.current_time() - began)
     assert 930 <= used_per_minute <= 1_250  # the opening bucket and the last minute's share
 
 

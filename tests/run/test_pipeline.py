@@ -41,7 +41,9 @@ def test_faults_on_the_first_two_sends_lose_nothing(batch_size: int) -> None:
 def test_faults_at_every_send_lose_and_mislabel_nothing(seed: int) -> None:
     """Faults drawn anew at every attempt: every record ends, right or failed with a reason."""
     records = make_records(1500)
-    outcome = simulate(records, make_config(20, concurrency=32), SimulatorConfig(faults=FaultRates.all(0.05), seed=seed))
+    outcome = simulate(
+        records, make_config(20, concurrency=32), SimulatorConfig(faults=FaultRates.all(0.05), seed=seed)
+    )
     outcome.assert_each_once(records)
     assert all(result.error and result.error.kind and result.error.message for result in outcome.failed)
     assert len(outcome.failed) < 30
@@ -73,9 +75,7 @@ def test_replies_in_reverse_order_cost_no_call() -> None:
 def test_what_is_missing_is_asked_again_and_the_rest_is_kept() -> None:
     """One record of a batch is left out once: the others are kept, it alone is sent again."""
     records = make_records(100, lambda number: f"text {number}")
-    outcome = simulate(
-        records, make_config(10), SimulatorConfig(faults={"drop": 0.1}, strike="first_sends=1", seed=3)
-    )
+    outcome = simulate(records, make_config(10), SimulatorConfig(faults={"drop": 0.1}, strike="first_sends=1", seed=3))
     outcome.assert_each_once(records)
     assert outcome.endpoint is not None
     dropped = outcome.endpoint.ledger.strikes["drop"]
@@ -106,9 +106,7 @@ def test_swapped_answers_are_caught_by_the_keyed_form() -> None:
     """Outputs swapped between two ids cannot be seen in the compact form; a key that does not fit shows them."""
     records = make_records(60, lambda number: f"item {number * 7919} of the list")
     config = make_config(6)
-    keyed = RunConfig(
-        packing=config.packing, limits=config.limits, recovery=config.recovery, answer_form="keyed"
-    )
+    keyed = RunConfig(packing=config.packing, limits=config.limits, recovery=config.recovery, answer_form="keyed")
     outcome = simulate(records, keyed, SimulatorConfig(mode="swap"))
     outcome.assert_each_once(records)
     assert outcome.ok != []
@@ -202,9 +200,7 @@ def test_the_endpoint_s_format_support_is_found_out(support: str) -> None:
 def test_rate_limits_known_to_us_are_never_exceeded() -> None:
     """Paced by the endpoint's own limits, the run meets no 429."""
     records = make_records(600)
-    config = RunConfig(
-        packing=Packing(batch_size=10), limits=Limits(requests_per_minute=60, max_concurrency=16)
-    )
+    config = RunConfig(packing=Packing(batch_size=10), limits=Limits(requests_per_minute=60, max_concurrency=16))
     outcome = simulate(records, config, SimulatorConfig(rpm=60))
     outcome.assert_each_once(records)
     assert outcome.counters.http_429 == 0

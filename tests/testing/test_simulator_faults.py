@@ -234,6 +234,27 @@ def test_no_mixture_of_faults_makes_a_wrong_label_look_right(seed: int, rate: fl
     assert answers.items() <= TRUTH.items()
 
 
+@pytest.mark.parametrize("settings", [{"faults": {"conflict": 1.0, "cut": 1.0}}, {"faults": {"conflict": 1.0}}])
+def test_a_cut_never_leaves_the_wrong_one_of_two_answers(settings: dict[str, Any]) -> None:
+    """Neither a cut by fault nor one at max_tokens: a lone wrong answer could not be told from a right one."""
+    kept = 0
+    for seed in range(30):
+        plan = ask(make_endpoint(seed=seed, **settings), chat_body(TEXTS, max_tokens=100 + seed))
+        assert finish_reason(plan) == "length"
+        answers = _strict_answers(plan)
+        assert answers.items() <= TRUTH.items()
+        kept += len(answers)
+    assert kept > 0
+
+
+def test_foreign_ids_are_never_asked_ones() -> None:
+    """Also where a client uses its ids again, as many do: what nobody asked for must not become an answer."""
+    endpoint = make_endpoint(faults={"foreign_id": 1.0})
+    for _ in range(20):
+        found = Counter(result["id"] for result in results(ask(endpoint, chat_body(TEXTS))))
+        assert [found[id_] for id_ in IDS] == [1] * 10
+
+
 @pytest.mark.parametrize("poison", ["drop", "off_label", "break"])
 def test_poison_always_works_and_spares_the_others(poison: str) -> None:
     """The poisoned record never gets a valid answer; only `break` takes its batch mates with it."""

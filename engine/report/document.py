@@ -1,0 +1,280 @@
+"""The report as a document: what `report.json` holds, word for word. Units are in the names; see docs/design/report.md.
+
+Keys that DESIGN.md names are a contract; more may come, and none of them goes away.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+REPORT_VERSION = 1
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of the report: frozen, written in the order of its fields."""
+
+
+class Records(Part):
+    """What became of the records of the input. `ok`, `failed` and `pending` add up to `total`.
+
+    :ivar total: of the input; where a stream was stopped, those read so far.
+    :ivar pending: neither answered nor failed, because the run was stopped.
+    :ivar stored: of ok and failed, those answered by an earlier run.
+    :ivar copied: of ok and failed, those that share the answer of an identical input.
+    :ivar changed: known to the store under the same id with another text, and asked again.
+    :ivar changed_lines: where the first few of them stand.
+    """
+
+    total: int
+    ok: int
+    failed: int
+    pending: int
+    stored: int
+    copied: int
+    changed: int
+    changed_lines: list[int]
+
+
+class FailedRecord(Part):
+    """One failed record: `id` as in the input, `calls` for ``annotate show``."""
+
+    id: Any
+    line: int | None
+    message: str
+    calls: list[int]
+
+
+class FailureKind(Part):
+    """Failed records of one kind, the commonest first, with a few examples."""
+
+    kind: str
+    count: int
+    examples: list[FailedRecord]
+
+
+class Requests(Part):
+    """HTTP attempts that ended, failed ones included.
+
+    :ivar complete: replies that answered every record they were asked.
+    :ivar malformed: replies with status 200 that left an asked record unanswered.
+    :ivar retried: attempts whose batch was sent again as it was.
+    :ivar splits: attempts whose batch was halved.
+    :ivar causes: why an attempt did not answer every record -> attempts.
+    :ivar by_status: HTTP status -> attempts; ``0`` is no reply at all.
+    :ivar foreign_ids: results for ids that were not asked in that request; never used.
+    """
+
+    total: int
+    complete: int
+    http_429: int
+    retried: int
+    malformed: int
+    splits: int
+    causes: dict[str, int]
+    by_status: dict[str, int]
+    peak_in_flight: int
+    foreign_ids: int
+
+
+class Saving(Part):
+    """Input tokens saved against one record a call: an estimate, by `formula`.
+
+    :ivar share: of what one record a call would have sent.
+    """
+
+    input: int
+    share: float
+    static_tokens: int
+    answers: int
+    calls: int
+    formula: str
+
+
+class Tokens(Part):
+    """Tokens of every reply that carried usage, by the endpoint's own count; `input` includes `cached`.
+
+    :ivar wasted: input and output of attempts that gave no accepted answer.
+    :ivar estimated: of input and output, those that are our own estimate since the reply carried no usage.
+    """
+
+    input: int
+    cached: int
+    output: int
+    wasted: int
+    wasted_share: float | None
+    estimated: int
+    saved: Saving | None
+
+
+class Cost(Part):
+    """US dollars of this run. `prices` are per million tokens."""
+
+    usd: float
+    per_1000_valid_usd: float | None
+    wasted_usd: float
+    prices: dict[str, float]
+
+
+class Steady(Part):
+    """From the moment a tenth of the valid records was there until nine tenths were: without ramp and tail."""
+
+    records_per_s: float
+    from_s: float
+    to_s: float
+    records: int
+
+
+class Throughput(Part):
+    """Valid records of this run per second from first send to last result (`span_s`).
+
+    :ivar goodput_per_s: valid and within the latency target; None while there is no target.
+    """
+
+    records_per_s: float | None
+    valid_records: int
+    span_s: float | None
+    steady: Steady | None
+    goodput_per_s: float | None
+
+
+class Percentiles(Part):
+    """Nearest rank: the smallest measured value that at least p % of all values do not exceed. None without values."""
+
+    p50: float | None = None
+    p90: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+    max: float | None = None
+    count: int = 0
+
+
+class Latencies(Part):
+    """`request`: last byte - sent, of every attempt. `record`: accepted by the engine -> answered or failed."""
+
+    request: Percentiles
+    record: Percentiles
+
+
+class QueueWait(Part):
+    """Seconds that requests stood first in line and could not go, by what held them."""
+
+    rpm: float = 0.0
+    tpm: float = 0.0
+    window: float = 0.0
+    pause: float = 0.0
+
+
+class LimitUse(Part):
+    """One limit.
+
+    :ivar allowed: None when it was not known.
+    :ivar used: the mean over the span: a minute's worth, or requests in flight.
+    :ivar utilisation: used / allowed.
+    :ivar peak: the most in any 60 seconds, or in flight at once.
+    """
+
+    allowed: float | None
+    used: float | None
+    utilisation: float | None
+    peak: float | None
+
+
+class LimitsUse(Part):
+    """Requests and tokens (input + output) a minute, requests in flight, and which of them bound.
+
+    :ivar bound_by: what held requests back for the longest (``rpm``, ``tpm``, ``window``, ``pause``); None when
+        nothing did for a tenth of the time.
+    """
+
+    rpm: LimitUse
+    tpm: LimitUse
+    concurrency: LimitUse
+    bound_by: str | None
+
+
+class SizeUse(Part):
+    """What came of the requests with so many records."""
+
+    size: int
+    requests: int
+    asked: int
+    accepted: int
+
+
+class BatchSize(Part):
+    """Records in a request.
+
+    :ivar configured: as the run was told or chose at its start.
+    :ivar mean: over all requests, re-asks included.
+    """
+
+    configured: int | None
+    mean: float | None
+    max: int | None
+    by_size: list[SizeUse]
+
+
+class Moment(Part):
+    """Records ended since the one before, up to `at_s` after the first send."""
+
+    at_s: float
+    ok: int
+    failed: int
+
+
+class StopReason(Part):
+    """Why the run ended before its input did."""
+
+    kind: str
+    message: str
+
+
+class AllRuns(Part):
+    """All runs of this task and model in this store, this one included."""
+
+    runs: int
+    requests: int
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    usd: float | None
+
+
+class Report(Part):
+    """A run, as somebody needs it who was not there.
+
+    :ivar simulated: the endpoint was a simulator: figures say something about the engine, nothing about a model.
+    :ivar endpoint: base URL without credentials, or the provider's name.
+    :ivar wall_s: from the start of the command, set-up included.
+    :ivar settings: everything about how the run was done; it holds no secrets.
+    """
+
+    report_version: int
+    mode: Literal["real", "simulated"]
+    simulated: bool
+    task: str
+    model: str
+    endpoint: str
+    started_at: str
+    ended_at: str
+    wall_s: float
+    stop: StopReason | None
+    records: Records
+    failures: list[FailureKind]
+    requests: Requests
+    tokens: Tokens
+    cost: Cost | None
+    throughput: Throughput
+    latency_s: Latencies
+    queue_wait_s: QueueWait
+    limits: LimitsUse
+    batch_size: BatchSize
+    over_time: list[Moment]
+    all_runs: AllRuns
+    notices: list[str]
+    seed: int
+    settings: dict[str, Any]
+    versions: dict[str, str]
+
