@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from types import TracebackType
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import msgspec
@@ -23,20 +26,21 @@ class Reply(msgspec.Struct, frozen=True):
 class HttpTransport:
     """A `Transport` over one aiohttp session.
 
-    Proxies are taken from the environment. Redirects are not followed: the key must not travel to another host.
+    Proxies are taken from the environment, once for each URL. Redirects are not followed: the key must not travel
+    to another host.
     """
 
     def __init__(self, *, max_connections: int) -> None:
         """:param max_connections: at least the concurrency window, or requests would queue inside the client."""
         self._max_connections = max_connections
         self._session: aiohttp.ClientSession | None = None
-        self._timeouts: dict[tuple[float, float], aiohttp.ClientTimeout] = {}
+        self._timeout = functools.cache(_timeout)
+        self._proxy = functools.cache(_proxy)
 
     async def __aenter__(self) -> HttpTransport:
         connector = aiohttp.TCPConnector(limit=self._max_connections, keepalive_timeout=75)
         self._session = aiohttp.ClientSession(
             connector=connector,
-            trust_env=True,
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers=("User-Agent",),
             raise_for_status=False,
@@ -60,6 +64,7 @@ class HttpTransport:
                 url,
                 data=body,
                 headers=headers,
+                proxy=self._proxy(url),
                 timeout=self._timeout(connect_timeout_s, timeout_s),
                 allow_redirects=False,
             ) as response:
@@ -70,11 +75,22 @@ class HttpTransport:
         except aiohttp.ClientError as error:
             raise ConnectionError(f"{type(error).__name__}: {error}") from error
 
-    def _timeout(self, connect_s: float, total_s: float) -> aiohttp.ClientTimeout:
-        key = (connect_s, total_s)
-        if key not in self._timeouts:
-            self._timeouts[key] = aiohttp.ClientTimeout(total=total_s, sock_connect=connect_s)
-        return self._timeouts[key]
+
+def _timeout(connect_s: float, total_s: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=total_s, sock_connect=connect_s)
+
+
+def _proxy(url: str) -> str | None:
+    """The proxy that the environment names for this URL, NO_PROXY respected.
+
+    aiohttp's own `trust_env` looks for it, and for a netrc, in a thread at every request: 0.3 ms of CPU each.
+    """
+    parts = urlsplit(url)
+    if proxy_bypass(parts.hostname or ""):
+        return None
+    proxies = getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
 
 
 async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:

@@ -7,7 +7,6 @@ move an output to another id. See docs/design/recovery.md.
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -18,11 +17,13 @@ import msgspec
 
 from engine.decide.outputs import Check, NotAnOutput
 
-MAX_TEXT = 4_000_000
+MAX_TEXT = 1_000_000
 """Characters of a reply that are looked at; no honest reply comes near."""
 
 _MAX_REPAIR = 20_000
-_FAILED_PARSES = 64
+_MAX_KEY = 400
+_MAX_WORK = 8 * MAX_TEXT
+_FAILURE_WORK = 5_000
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,19 +47,6 @@ class _Twins(dict[str, Any]):
     """A JSON object in which a key occurred twice: which value is meant cannot be told."""
 
 
-class _Result(msgspec.Struct):
-    id: str
-    output: Any
-    starts: Any = None
-
-
-class _Reply(msgspec.Struct):
-    results: list[_Result]
-
-
-_decode_reply = msgspec.json.Decoder(_Reply).decode
-
-
 def read_answers(text: str, asked: Mapping[str, str], check: Check, *, keyed: bool = False) -> Reading:
     """Read a reply.
 
@@ -69,7 +57,7 @@ def read_answers(text: str, asked: Mapping[str, str], check: Check, *, keyed: bo
     answers: dict[str, Any] = {}
     defects: dict[str, str] = {}
     foreign = found = unkeyed = 0
-    for result in _results(text[:MAX_TEXT]):
+    for result in _results(_spoken(text[:MAX_TEXT])):
         found += 1
         id_ = result.get("id")
         if not isinstance(id_, str) or id_ not in asked:
@@ -92,26 +80,20 @@ def read_answers(text: str, asked: Mapping[str, str], check: Check, *, keyed: bo
 
 
 def _checked(result: Mapping[str, Any], check: Check) -> Any:
-    if isinstance(result, _Twins):
+    output = result["output"]
+    if isinstance(result, _Twins) or isinstance(output, _Twins):
         raise NotAnOutput("a key stands twice in its result")
-    return check(result["output"])
+    return check(output)
 
 
-def _results(text: str) -> Iterator[Mapping[str, Any]]:
-    """Every result object in the text: fast where the reply is as asked for, else by scanning."""
-    try:
-        reply = _decode_reply(text)
-    except (msgspec.MsgspecError, RecursionError, UnicodeError):
-        yield from _scan(text)
-        return
-    count = len(reply.results)
-    # msgspec lets the last of two equal keys win in silence; then the slow way, which sees them.
-    if text.count('"id"') != count or text.count('"output"') != count or text.count('"results"') != 1:
-        yield from _scan(text)
-        return
-    for result in reply.results:
-        key = {} if result.starts is None else {"starts": result.starts}
-        yield {"id": result.id, "output": result.output, **key}
+def _spoken(text: str) -> str:
+    """The reply without what a model thought aloud before it: drafts are no answers."""
+    if text.lstrip()[:1] in ("{", "[", "`"):
+        return text
+    thought, closed, after = text.partition("</think>")
+    if closed:
+        return after
+    return thought.partition("<think>")[0]
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -123,22 +105,20 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _decoder = json.JSONDecoder(object_pairs_hook=_pairs, strict=False)
 
 
-def _scan(text: str) -> Iterator[Mapping[str, Any]]:
-    """Try to parse at every ``{``. A whole that does not parse is entered, so its whole parts are still found."""
-    _, think, after = text.rpartition("</think>")
-    text = after if think else text
-    failures_left = _FAILED_PARSES + text.count('"id"') * 2
+def _results(text: str) -> Iterator[Mapping[str, Any]]:
+    """Try to parse at every ``{``. A whole that does not parse is entered, so its whole parts are still found.
+
+    Work is counted in characters read in vain, so that no text, however hostile, takes more than a second or two.
+    """
+    work_left = _MAX_WORK
     at = text.find("{")
-    while at >= 0 and failures_left:
+    while at >= 0 and work_left > 0:
         try:
             value, end = _decoder.raw_decode(text, at)
-        except (ValueError, RecursionError):
-            failures_left -= 1
-            value, end = _repaired(text, at), at + 1
-            if value is not None:
-                end = _span_end(text, at)
-        if value is not None:
-            yield from _results_in(value)
+        except (ValueError, RecursionError) as error:
+            work_left -= _FAILURE_WORK + getattr(error, "pos", len(text)) - at
+            value, end = _repaired(text, at) or (None, at + 1)
+        yield from _results_in(value)
         at = text.find("{", end)
 
 
@@ -154,59 +134,56 @@ def _results_in(value: Any) -> Iterator[Mapping[str, Any]]:
             yield element
 
 
-_COMMA_BEFORE_CLOSE = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[}\]])', re.DOTALL)
+_STRINGS = r"""[^{}"']++|"(?:[^"\\]++|\\.)*+"|'(?:[^'\\]++|\\.)*+'"""
+_OBJECT = re.compile(rf"\{{(?:{_STRINGS}|\{{(?:{_STRINGS})*+\}})*+\}}", re.DOTALL)
 _KEY = re.compile(r"""["'](id|output)["']\s*:""")
+_SLIP = re.compile(
+    r"""(?P<json>"(?:[^"\\]|\\.)*")|'(?P<python>(?:[^'\\]|\\.)*)'|,(?=\s*[}\]])|\b(?P<name>True|False|None)\b""",
+    re.DOTALL,
+)
+_NAMES = {"True": "true", "False": "false", "None": "null"}
 
 
-def _repaired(text: str, at: int) -> Any | None:
-    """One result object with a trailing comma or Python quotes, or None. Only within its own braces."""
-    end = _span_end(text, at)
-    span = text[at:end]
-    if end < 0 or sorted(_KEY.findall(span)) != ["id", "output"]:
+def _repaired(text: str, at: int) -> tuple[Any, int] | None:
+    """One result object with trailing commas or Python's spelling, and its end. Only within its own braces."""
+    braced = _OBJECT.match(text, at, at + _MAX_REPAIR)
+    if braced is None or sorted(_KEY.findall(braced[0])) != ["id", "output"]:
         return None
-    without_commas = _COMMA_BEFORE_CLOSE.sub(lambda match: match.group(1) or "", span)
     try:
-        return _decoder.raw_decode(without_commas)[0]
+        return _decoder.decode(_SLIP.sub(_mended, braced[0])), braced.end()
     except (ValueError, RecursionError):
-        pass
-    try:
-        value = ast.literal_eval(span)
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
         return None
-    return value if isinstance(value, dict) else None
 
 
-def _span_end(text: str, at: int) -> int:
-    """Index after the brace that closes the one at `at`, strings respected; -1 if there is none nearby."""
-    depth, quote = 0, ""
-    index, stop = at, min(len(text), at + _MAX_REPAIR)
-    while index < stop:
-        char = text[index]
-        if quote:
-            if char == "\\":
-                index += 1
-            elif char == quote:
-                quote = ""
-        elif char in "\"'":
-            quote = char
-        elif char == "{":
-            depth += 1
-        elif char == "}":
-            depth -= 1
-            if depth == 0:
-                return index + 1
-        index += 1
-    return -1
+def _mended(slip: re.Match[str]) -> str:
+    if slip["json"] is not None:
+        return slip["json"]
+    if slip["python"] is not None:
+        return f'"{re.sub(_QUOTES, _quote, slip["python"])}"'
+    return _NAMES.get(slip["name"], "")
+
+
+_QUOTES = re.compile(r"""\\.|\"""", re.DOTALL)
+
+
+def _quote(found: re.Match[str]) -> str:
+    return {"\\'": "'", '"': '\\"'}.get(found[0], found[0])
 
 
 _NOT_WORD = re.compile(r"[\W_]+")
+_MIN_BYTES = 8  # of a beginning that tells something: two short words, or three Chinese characters
+_BEGINNING = 0.95
+_FITS = 0.85
 
 
 def _check_key(key: Any, expected: str, asked: Mapping[str, str]) -> None:
     if not isinstance(key, str):
         raise NotAnOutput("the key 'starts' is missing")
-    # A near copy may be an exact copy of a neighbour that begins alike; then it is the neighbour's.
-    if not key_fits(key, expected) or (key != expected and key in asked.values()):
+    if key == expected:
+        return
+    fit = _fit(key, expected)
+    # A near copy may be a better copy of a neighbour that begins alike; then it is the neighbour's.
+    if fit < _FITS or any(key == other or _fit(key, other) > fit for other in asked.values()):
         raise NotAnOutput(f"the key {key[:60]!r} does not fit its record")
 
 
@@ -216,11 +193,23 @@ def key_fits(key: str, expected: str) -> bool:
     Case, punctuation and spacing are ignored; one may be the beginning of the other (models copy four or six words
     for five); small slips of a copy are allowed, another record's words are not.
     """
-    said, real = (" ".join(_NOT_WORD.sub(" ", text.casefold()).split()) for text in (key, expected))
+    return _fit(key, expected) >= _FITS
+
+
+def _fit(key: str, expected: str) -> float:
+    """How well a key fits, from 0 to 1: 1 for a copy."""
+    said, real = _words(key), _words(expected)
     if said == real:
-        return True
-    if not said or not real:
-        return not real and not expected.strip()  # nothing to repeat: whatever was said cannot be another's
-    if min(len(said), len(real)) >= 8 and (said.startswith(real) or real.startswith(said)):
-        return True
-    return SequenceMatcher(None, said, real, autojunk=False).ratio() >= 0.85
+        return 1.0
+    if not real:
+        return _FITS  # nothing to repeat: whatever was said speaks for no other, unless it is a copy of another
+    shorter = min(said, real, key=len)
+    if len(shorter.encode(errors="replace")) >= _MIN_BYTES and (said.startswith(real) or real.startswith(said)):
+        return _BEGINNING
+    return SequenceMatcher(None, said, real, autojunk=False).ratio()
+
+
+def _words(text: str) -> str:
+    """`text` without case, punctuation and spacing; as it is where nothing else is in it, such as one emoji."""
+    text = text[:_MAX_KEY].casefold()
+    return " ".join(_NOT_WORD.sub(" ", text).split()) or text.strip()

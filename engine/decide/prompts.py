@@ -20,6 +20,8 @@ from engine.vocabulary.values import Input
 KEY_WORDS = 5
 """How many first words of an input the keyed form repeats (shared measurements: enough to stop the copying)."""
 
+_KEY_CHARACTERS = 60  # where words are not set apart by spaces, five of them would be the whole text
+
 _TEMPLATE = "{instructions}\n\n{labels}\n\n{format}\n\n{examples}"
 
 _RULES = """\
@@ -101,7 +103,7 @@ def first_words(value: Input) -> str:
     text = next(iter(value.values()), "") if isinstance(value, dict) else value
     if not isinstance(text, str):
         text = msgspec.json.encode(text).decode()
-    return " ".join(text.split(maxsplit=KEY_WORDS)[:KEY_WORDS])
+    return " ".join(text.split(maxsplit=KEY_WORDS)[:KEY_WORDS])[:_KEY_CHARACTERS]
 
 
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"

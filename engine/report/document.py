@@ -277,4 +277,3 @@ class Report(Part):
     seed: int
     settings: dict[str, Any]
     versions: dict[str, str]
-

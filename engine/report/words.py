@@ -91,6 +91,11 @@ def usd(value: float) -> str:
     return f"${value:.4f}" if abs(value) >= 0.01 else f"${value:.3g}" if abs(value) >= 1e-4 else f"${value:.7f}"
 
 
+def price(value: float) -> str:
+    """Dollars as somebody gave them."""
+    return f"${value:g}"
+
+
 def pieces(text: str) -> Iterator[tuple[str, bool]]:
     """A text cut into what can be shown as it is (False) and names of what cannot (True).
 

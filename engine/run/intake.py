@@ -26,6 +26,14 @@ class Admitted(msgspec.Struct, frozen=True, kw_only=True):
     bad: list[BadRecord]
 
 
+class _LookedUp(msgspec.Struct, frozen=True, kw_only=True):
+    """What one visit to the store brought."""
+
+    records: list[Record]
+    bad: list[BadRecord]
+    found: Found
+
+
 class Inputs(Enum):
     """What the store is to know of the input as a whole."""
 
@@ -62,10 +70,10 @@ class Intake:
 
     async def admit(self, chunk: Sequence[Prepared]) -> Admitted:
         """Sort a chunk into known results, records to ask, and bad ones."""
-        records, bad = await self._noted(chunk)
         self._settled_meanwhile = {}
-        found: Found = await self._run_sync(lambda: self._find(records))
+        looked_up: _LookedUp = await self._run_sync(lambda: self._look_up(chunk))
         meanwhile, self._settled_meanwhile = self._settled_meanwhile, None
+        records, bad, found = looked_up.records, looked_up.bad, looked_up.found
         results = [bad_result(record) for record in bad]
         fresh: list[Record] = []
         copied: list[AnswerRow] = []
@@ -85,28 +93,29 @@ class Intake:
             await self._journal.write((), copied)
         return Admitted(results=results, fresh=fresh, bad=bad)
 
-    async def _noted(self, chunk: Sequence[Prepared]) -> tuple[list[Record], list[BadRecord]]:
-        """The chunk, noted in the store; an id that has occurred before makes its record a bad one."""
+    def _look_up(self, chunk: Sequence[Prepared]) -> _LookedUp:
+        """Note the chunk in the store and find what is known of it. Blocks; one visit to the thread for both."""
+        twice = self._unusable(chunk)
         bad = [record for record in chunk if isinstance(record, BadRecord)]
-        records = [record for record in chunk if isinstance(record, Record)]
-        twice = await self._unusable(chunk)
-        bad += [
-            BadRecord(position=record.position, line=record.line, id=record.id, message=twice[record.position])
-            for record in records
-            if record.position in twice
-        ]
-        return [record for record in records if record.position not in twice], bad
+        records: list[Record] = []
+        for record in chunk:
+            if isinstance(record, Record):
+                problem = twice.get(record.position)
+                if problem is None:
+                    records.append(record)
+                else:
+                    bad.append(BadRecord(position=record.position, line=record.line, id=record.id, message=problem))
+        return _LookedUp(records=records, bad=bad, found=self._find(records))
 
-    async def _unusable(self, chunk: Sequence[Prepared]) -> dict[int, str]:
+    def _unusable(self, chunk: Sequence[Prepared]) -> dict[int, str]:
         """Positions of records that the store knows to be unusable, with the reason."""
         if self._inputs is Inputs.IGNORE:
             return {}
         rows = [input_row(record) for record in chunk]
         if self._inputs is Inputs.NOTED:
-            broken: dict[int, str] = await self._run_sync(lambda: self._store.broken_inputs(self._run_id, rows))
-            return broken
-        duplicates = await self._run_sync(lambda: self._store.add_inputs(self._run_id, rows))
-        return {twin.position: f"the id {twin.id} stands in line {twin.first_line} already" for twin in duplicates}
+            return self._store.broken_inputs(self._run_id, rows)
+        twins = self._store.add_inputs(self._run_id, rows)
+        return {twin.position: f"the id {twin.id} stands in line {twin.first_line} already" for twin in twins}
 
     def _find(self, records: Sequence[Record]) -> Found:
         keys = [record.key for record in records]

@@ -50,6 +50,7 @@ from engine.vocabulary.values import (
 CHUNK = 256
 """Records that are looked up in the store together."""
 
+_LOW_WATER = 0.75
 _UNKEYED_REPLIES = 2
 
 Emit = Callable[[Result], Awaitable[None]]
@@ -195,7 +196,10 @@ class Pipeline:
         self._changed.notify()
 
     async def _wait_for_room(self) -> None:
-        while self._held >= self._capacity:
+        """Return when a good part of the capacity is free: single records would each cost a look into the store."""
+        if self._held < self._capacity:
+            return
+        while self._held > self._capacity * _LOW_WATER:
             self._input_waits = True
             self._changed.notify()
             await self._changed.wait()
@@ -298,7 +302,7 @@ class Pipeline:
             self._lone_probe_out |= len(step.items) == 1
         return step
 
-    def _choose(self, entry_tokens: list[int]) -> list[int]:
+    def _choose(self, entry_tokens: Sequence[int]) -> list[int]:
         packing, estimates = self._config.packing, self._estimates
         per_record = estimates.output_per_record
         most_input = packing.max_input_tokens - estimates.static_tokens

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
+from typing import overload
 
 import msgspec
 
 from engine.vocabulary.values import Batch, Item
 
-Choose = Callable[[list[int]], list[int]]
+Choose = Callable[[Sequence[int]], list[int]]
 """From the entry tokens of the waiting records, oldest first, to the indices of those that go next."""
 
 
@@ -78,8 +79,27 @@ class WorkQueue:
         full_s = self._fresh[0].accepted_at_s + self._max_wait_s
         if not hurry and len(self._fresh) < size and now < full_s:
             return Wait(until_s=full_s if due_s is None else min(full_s, due_s))
-        chosen = choose([item.record.input_tokens for item in self._fresh])
+        chosen = choose(_EntryTokens(self._fresh))
         batch = Batch(items=tuple(self._fresh[index] for index in chosen))
-        gone = set(chosen)
-        self._fresh = [item for index, item in enumerate(self._fresh) if index not in gone]
+        for index in sorted(chosen, reverse=True):
+            del self._fresh[index]
         return batch
+
+
+class _EntryTokens(Sequence[int]):
+    """Entry tokens of waiting records, without a list of them for every batch."""
+
+    def __init__(self, items: list[Item]) -> None:
+        self._items = items
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @overload
+    def __getitem__(self, index: int) -> int: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[int]: ...
+    def __getitem__(self, index: int | slice) -> int | list[int]:
+        if isinstance(index, slice):
+            return [item.record.input_tokens for item in self._items[index]]
+        return self._items[index].record.input_tokens
