@@ -136,7 +136,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     by_digest: dict[bytes, AnswerRow]
 
 
-_ANSWER = (
+ANSWER_COLUMNS = (
     "key, digest, output, error_kind, error_message, calls, batch_size, form, answered_at, latency_s, copied, redo"
 )
 
@@ -259,16 +259,16 @@ class RunStore:
         by_key: dict[str, list[AnswerRow]] = {}
         by_digest: dict[bytes, AnswerRow] = {}
         with self._guard, _translated(self.path):
-            sql = f"SELECT {_ANSWER} FROM answers WHERE settings_id = ? AND key IN ({_marks(keys)})"
+            sql = f"SELECT {ANSWER_COLUMNS} FROM answers WHERE settings_id = ? AND key IN ({_marks(keys)})"
             for row in self._db.execute(sql, (settings_id, *keys)):
-                answer = _answer(row)
+                answer = read_answer(row)
                 by_key.setdefault(answer.key, []).append(answer)
             sql = (
-                f"SELECT {_ANSWER} FROM answers WHERE settings_id = ? AND ok = 1 AND redo = 0 "
+                f"SELECT {ANSWER_COLUMNS} FROM answers WHERE settings_id = ? AND ok = 1 AND redo = 0 "
                 f"AND digest IN ({_marks(digests)})"
             )
             for row in self._db.execute(sql, (settings_id, *digests)):
-                answer = _answer(row)
+                answer = read_answer(row)
                 by_digest[answer.digest] = answer
         return Found(by_key=by_key, by_digest=by_digest)
 
@@ -291,7 +291,7 @@ class RunStore:
 
     def outputs(self, run_id: int, settings_id: int) -> Iterator[OutputRow]:
         """Every record of the run's input in order, beside its answer."""
-        columns = ", ".join(f"a.{name.strip()}" for name in _ANSWER.split(","))
+        columns = ", ".join(f"a.{name.strip()}" for name in ANSWER_COLUMNS.split(","))
         sql = (
             f"SELECT i.position, i.line, i.id, i.key, i.digest, i.error, {columns} FROM inputs i "
             "LEFT JOIN answers a ON a.settings_id = ? AND a.key = i.key AND a.digest = i.digest "
@@ -301,7 +301,7 @@ class RunStore:
             for row in self._db.execute(sql, (settings_id, run_id)):
                 position, line, id_, key, digest, error = row[:6]
                 record = InputRow(position=position, line=line, id=id_, key=key, digest=digest, error=error)
-                yield OutputRow(record=record, answer=None if row[6] is None else _answer(row[6:]))
+                yield OutputRow(record=record, answer=None if row[6] is None else read_answer(row[6:]))
 
     def query(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Rows of a read-only question; for reports and `annotate show`."""
@@ -341,7 +341,8 @@ def _answer_values(run_id: int, settings_id: int, answer: AnswerRow) -> tuple[An
     )  # fmt: skip
 
 
-def _answer(row: Sequence[Any]) -> AnswerRow:
+def read_answer(row: Sequence[Any]) -> AnswerRow:
+    """The answer in a row of `ANSWER_COLUMNS`."""
     key, digest, output, kind, message, calls, size, form, answered_at, latency_s, copied, redo = row
     return AnswerRow(
         key=key,

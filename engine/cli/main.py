@@ -40,3 +40,7 @@ def main() -> None:
 
 def _say(text: str) -> None:
     click.echo(f"annotate: {text}", err=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -17,7 +17,8 @@ PROBES = 2
 _FAILED_BATCHES = 5
 _OPEN_ANYWAY = 8
 _MIN_ENDED = 100
-_SILENT_FAULTS = 5
+_SILENT_FAULTS = 8  # faults at random in three calls of ten do that once in 15,000 starts; five in a row, once in 400
+_NEVER_FAULTS = 16  # from the start and without a pause: a refused connection fails thousands of times in a second
 _SILENT_S = 120.0
 _LIMITED_S = 600.0
 
@@ -41,7 +42,7 @@ class Brake:
         self._lone_worked = False
         self._causes: Counter[str] = Counter()
         self._excerpts: dict[str, str] = {}
-        self._faults_in_a_row = 0
+        self._faults_in_a_row: Counter[str] = Counter()
         self._quiet_since_s: float | None = None
 
     def __repr__(self) -> str:
@@ -61,7 +62,7 @@ class Brake:
     def observe_reply(self, *, size: int, accepted: int, cause: str, excerpt: str) -> None:
         """A reply came. `size` records were asked, `accepted` answered; `cause` and `excerpt` say what was wrong."""
         self._calls += 1
-        self._faults_in_a_row = 0
+        self._faults_in_a_row.clear()
         self._quiet_since_s = None
         self._accepted += accepted
         if accepted:
@@ -78,7 +79,7 @@ class Brake:
             return
         if kind is FaultKind.UNSUPPORTED:
             return
-        self._faults_in_a_row += 1
+        self._faults_in_a_row[kind] += 1
         self._causes[kind] += 1
         self._excerpts[kind] = message
         if self._quiet_since_s is None:
@@ -101,7 +102,7 @@ class Brake:
         return self._never_worked() or self._gone_silent(now) or self._too_many_failed()
 
     def _never_worked(self) -> Stop | None:
-        enough = self._barren_lone >= self._limits.lone_attempts and (
+        enough = self._barren_lone >= min(self._limits.lone_attempts, _FAILED_BATCHES) and (
             self._barren_batches >= _FAILED_BATCHES or self._barren_lone >= _FAILED_BATCHES + 1
         )
         if self._accepted or not enough:
@@ -114,19 +115,21 @@ class Brake:
         )
 
     def _gone_silent(self, now: float) -> Stop | None:
-        if self._quiet_since_s is None or self._faults_in_a_row < _SILENT_FAULTS:
+        count = self._faults_in_a_row.total()
+        if self._quiet_since_s is None or count < _SILENT_FAULTS:
             return None
         quiet_s = now - self._quiet_since_s
-        cause, _ = self._causes.most_common(1)[0]
+        cause, _ = self._faults_in_a_row.most_common(1)[0]
         limited = cause == FaultKind.RATE_LIMIT
         patience_s = _LIMITED_S if limited else _SILENT_S
         never_s = _LIMITED_S / 5 if limited else 4.0
-        if quiet_s < (patience_s if self._accepted else never_s):
+        hopeless = not (self._accepted or limited) and count >= _NEVER_FAULTS
+        if not hopeless and quiet_s < (patience_s if self._accepted else never_s):
             return None
         return Stop(
             kind="endpoint",
             message=f"the endpoint has given nothing but errors for {quiet_s:.0f} s "
-            f"({self._faults_in_a_row} in a row, mostly {cause}): {self._excerpts[cause][:400]}",
+            f"({count} in a row, mostly {cause}): {self._excerpts[cause][:400]}",
         )
 
     def _too_many_failed(self) -> Stop | None:

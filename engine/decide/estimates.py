@@ -20,6 +20,8 @@ _PRIOR_WEIGHT = 8.0  # records' worth of trust in the prior
 _MEMORY = 2_000.0  # records after which an old observation has faded to 1/e
 _SLACK = 1.25
 _CALL_OUTPUT = 48
+_MAX_CALL_OUTPUT = 32_000
+_ABSURD = 16.0  # times what was expected: a figure beyond is taken for this, so that one wrong one does little harm
 
 
 class TokenEstimates:
@@ -81,7 +83,7 @@ class TokenEstimates:
         return max(1, min(cap, math.ceil(wanted)))
 
     def observe(self, *, counted_input: int, usage: Usage, answered: int, cut: bool) -> None:
-        """Learn from one reply.
+        """Learn from one reply. Whatever it says, every estimate stays finite and above zero.
 
         :param counted_input: what `counted_input` said of the request.
         :param answered: result objects in the reply.
@@ -91,16 +93,28 @@ class TokenEstimates:
             return
         fade = math.exp(-1 / 50)
         self._counted = self._counted * fade + counted_input
-        self._charged = self._charged * fade + usage.input_tokens
+        self._charged = self._charged * fade + _between(
+            counted_input / _ABSURD, usage.input_tokens, counted_input * _ABSURD
+        )
         if answered:
             self._learn_output(usage.output_tokens / answered, answered)
+            self._learn_overhead(usage.output_tokens)
         elif cut:
             # Not one answer before the limit: a model that thinks first. Give the call room, not each record.
-            self._call_overhead = max(2 * self._call_overhead, 2.0 * usage.output_tokens)
+            self._call_overhead = _between(2 * self._call_overhead, 2.0 * usage.output_tokens, _MAX_CALL_OUTPUT)
 
     def _learn_output(self, tokens_per_record: float, records: int) -> None:
         self._weight = min(self._weight + records, _MEMORY)
         share = min(1.0, records / self._weight)
-        off = tokens_per_record - self._mean
+        off = _between(1.0, tokens_per_record, _ABSURD * max(1.0, self.output_per_record)) - self._mean
         self._mean += share * off
         self._variance = (1 - share) * (self._variance + share * off * off)
+
+    def _learn_overhead(self, output_tokens: int) -> None:
+        """Let go of room that an answered reply did not need, or one endless reply would keep every batch small."""
+        needed = _between(_CALL_OUTPUT, 2.0 * output_tokens, self._call_overhead)
+        self._call_overhead += (needed - self._call_overhead) / 8
+
+
+def _between(least: float, value: float, most: float) -> float:
+    return min(max(least, value), most)

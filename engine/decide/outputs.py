@@ -119,8 +119,10 @@ def _integer(value: Any) -> int:
 
 
 def _number(value: Any) -> int | float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise NotAnOutput(f"output is {_kind(value)}, not a finite number")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise NotAnOutput(f"output is {_kind(value)}, not a number")
+    if isinstance(value, float) and not math.isfinite(value):  # an integer may be too large to be asked this
+        raise NotAnOutput("output is not a finite number")
     return value
 
 
@@ -151,7 +153,7 @@ def check_examples(task: Task) -> None:
         try:
             check(example.output)
         except NotAnOutput as error:
-            raise ConfigError(f"example {number}: {error}") from None
+            raise ConfigError(f"example {number}: {error}; mend the example, or what the task allows") from None
 
 
 def output_schema(task: Task) -> dict[str, Any]:

@@ -6,13 +6,14 @@ the schema is constant for a task for the same reason, and because a changed one
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from engine.decide.outputs import output_schema
+from engine.decide.outputs import output_check, output_schema
 from engine.vocabulary.config import AnswerForm
 from engine.vocabulary.task import LABELLED, Example, Field, FieldType, Task
 from engine.vocabulary.values import Input
@@ -55,19 +56,16 @@ def make_prompt(task: Task, form: AnswerForm = "compact") -> Prompt:
         "{format}": _format_text(task, form),
         "{examples}": _examples_text(task, form),
     }
-    system = "\n\n".join(_filled(block, parts) for block in (task.template or _TEMPLATE).split("\n\n"))
+    system = _filled(task.template or _TEMPLATE, parts)
     while "\n\n\n" in system:
         system = system.replace("\n\n\n", "\n\n")
     return Prompt(system=system.strip(), schema=_reply_schema(task, form), form=form)
 
 
-def _filled(block: str, parts: Mapping[str, str]) -> str:
-    """One pass over a block, so that a placeholder inside the user's instructions stays text."""
-    for placeholder, text in parts.items():
-        if placeholder in block:
-            before, _, after = block.partition(placeholder)
-            return _filled(before, parts) + text + _filled(after, parts)
-    return block
+def _filled(template: str, parts: Mapping[str, str]) -> str:
+    """One pass over the template, so that a placeholder inside the user's instructions stays text."""
+    placeholders = "|".join(map(re.escape, parts))
+    return re.sub(placeholders, lambda found: parts[found[0]], template)
 
 
 def user_message(entries: Iterable[tuple[str, Input]]) -> str:
@@ -87,6 +85,11 @@ _ESCAPES = {
     "\x85": "\\u0085",
     # Servers that parse special tokens out of the whole prompt (llama.cpp, vLLM) must not find one in the data.
     "<|": "\\u003c|",
+    "<｜": "\\u003c｜",
+    "<start_of_turn>": "\\u003cstart_of_turn>",
+    "<end_of_turn>": "\\u003cend_of_turn>",
+    "<s>": "\\u003cs>",
+    "</s>": "\\u003c/s>",
 }
 
 
@@ -188,7 +191,9 @@ def _shape(field: Field) -> Any:
 def _examples_text(task: Task, form: AnswerForm) -> str:
     if not task.examples:
         return ""
-    examples = interleaved(task.examples)
+    check = output_check(task)  # the labels as the task spells them, whatever the case in the example
+    solved = [Example(input=example.input, output=check(example.output)) for example in task.examples]
+    examples = interleaved(solved)
     ids = request_ids("ex", len(examples))  # two characters: never the salt of a request
     asked = user_message((id_, example.input) for id_, example in zip(ids, examples, strict=True))
     results = [_example_result(id_, example, form) for id_, example in zip(ids, examples, strict=True)]

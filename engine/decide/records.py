@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from difflib import get_close_matches
 from typing import Any
 
@@ -48,11 +49,12 @@ class RecordReader:
         id_: RecordId | None = None
         try:
             id_ = self._id(raw, raw.data)
+            key = id_key(id_)
             input_ = self._input(raw.data)
             digest = hashlib.blake2b(_encode(input_), digest_size=16).digest()
-        except (_Unusable, msgspec.MsgspecError, TypeError, ValueError) as error:
+        except (_Unusable, msgspec.MsgspecError, TypeError, ValueError, RecursionError) as error:
             return BadRecord(position=raw.position, line=raw.line, id=id_, message=str(error))
-        return Record(position=raw.position, line=raw.line, id=id_, key=id_key(id_), input=input_, digest=digest)
+        return Record(position=raw.position, line=raw.line, id=id_, key=key, input=input_, digest=digest)
 
     def _id(self, raw: RawRecord, data: dict[str, Any]) -> RecordId:
         if self._id_field is None:
@@ -62,6 +64,8 @@ class RecordReader:
         id_ = data[self._id_field]
         if isinstance(id_, bool) or not isinstance(id_, str | int | float):
             raise _Unusable(f"the id in '{self._id_field}' is neither a string nor a number")
+        if isinstance(id_, float) and not math.isfinite(id_):  # JSON has no word for it: it would be put out as null
+            raise _Unusable(f"the id in '{self._id_field}' is {id_}, which is no number")
         return id_
 
     def _input(self, data: dict[str, Any]) -> Input:

@@ -76,7 +76,8 @@ def judge_reply(
     cause = _cause(reading, completion, cut)
     if len(batch.items) == 1:
         return _judge_lone(batch, rest[0], cause, completion, limits, cut=cut)
-    if accepted and not cut:
+    # More than half missing again would not get smaller fast enough for the bound on extra calls.
+    if accepted and not cut and 2 * len(rest) <= len(batch.items) + 1:
         return Verdict(accepted=accepted, children=(Batch(items=rest),), cause=cause)
     return Verdict(accepted=accepted, children=halves(rest), cause=cause, split=len(rest) > 1)
 
@@ -101,9 +102,8 @@ def judge_fault(batch: Batch, fault: Fault, limits: Recovery, *, now: float, rng
     if kind is FaultKind.UNSUPPORTED:  # the provider has taken note and asks differently from now on
         return Verdict(children=(batch,), cause=kind, retry=True)
     if kind is FaultKind.RATE_LIMIT:
-        wait = fault.retry_after_s
-        if wait is None:
-            wait = backoff_s(batch.rate_limited, limits, rng)
+        # "Retry-After: 0" with nothing to hold us back would be a loop as fast as the network.
+        wait = fault.retry_after_s or backoff_s(batch.rate_limited, limits, rng)
         again = msgspec.structs.replace(batch, rate_limited=batch.rate_limited + 1)
         return Verdict(children=(again,), cause=kind, retry=True, pause_s=wait)
     if kind in TRANSIENT:

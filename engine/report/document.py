@@ -12,11 +12,7 @@ import msgspec
 REPORT_VERSION = 1
 
 
-class Part(msgspec.Struct, frozen=True, kw_only=True):
-    """A part of the report: frozen, written in the order of its fields."""
-
-
-class Records(Part):
+class Records(msgspec.Struct, frozen=True, kw_only=True):
     """What became of the records of the input. `ok`, `failed` and `pending` add up to `total`.
 
     :ivar total: of the input; where a stream was stopped, those read so far.
@@ -37,7 +33,7 @@ class Records(Part):
     changed_lines: list[int]
 
 
-class FailedRecord(Part):
+class FailedRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One failed record: `id` as in the input, `calls` for ``annotate show``."""
 
     id: Any
@@ -46,7 +42,7 @@ class FailedRecord(Part):
     calls: list[int]
 
 
-class FailureKind(Part):
+class FailureKind(msgspec.Struct, frozen=True, kw_only=True):
     """Failed records of one kind, the commonest first, with a few examples."""
 
     kind: str
@@ -54,7 +50,7 @@ class FailureKind(Part):
     examples: list[FailedRecord]
 
 
-class Requests(Part):
+class Requests(msgspec.Struct, frozen=True, kw_only=True):
     """HTTP attempts that ended, failed ones included.
 
     :ivar complete: replies that answered every record they were asked.
@@ -78,7 +74,7 @@ class Requests(Part):
     foreign_ids: int
 
 
-class Saving(Part):
+class Saving(msgspec.Struct, frozen=True, kw_only=True):
     """Input tokens saved against one record a call: an estimate, by `formula`.
 
     :ivar share: of what one record a call would have sent.
@@ -92,7 +88,7 @@ class Saving(Part):
     formula: str
 
 
-class Tokens(Part):
+class Tokens(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens of every reply that carried usage, by the endpoint's own count; `input` includes `cached`.
 
     :ivar wasted: input and output of attempts that gave no accepted answer.
@@ -108,7 +104,7 @@ class Tokens(Part):
     saved: Saving | None
 
 
-class Cost(Part):
+class Cost(msgspec.Struct, frozen=True, kw_only=True):
     """US dollars of this run. `prices` are per million tokens."""
 
     usd: float
@@ -117,7 +113,7 @@ class Cost(Part):
     prices: dict[str, float]
 
 
-class Steady(Part):
+class Steady(msgspec.Struct, frozen=True, kw_only=True):
     """From the moment a tenth of the valid records was there until nine tenths were: without ramp and tail."""
 
     records_per_s: float
@@ -126,7 +122,7 @@ class Steady(Part):
     records: int
 
 
-class Throughput(Part):
+class Throughput(msgspec.Struct, frozen=True, kw_only=True):
     """Valid records of this run per second from first send to last result (`span_s`).
 
     :ivar goodput_per_s: valid and within the latency target; None while there is no target.
@@ -139,7 +135,7 @@ class Throughput(Part):
     goodput_per_s: float | None
 
 
-class Percentiles(Part):
+class Percentiles(msgspec.Struct, frozen=True, kw_only=True):
     """Nearest rank: the smallest measured value that at least p % of all values do not exceed. None without values."""
 
     p50: float | None = None
@@ -150,14 +146,14 @@ class Percentiles(Part):
     count: int = 0
 
 
-class Latencies(Part):
+class Latencies(msgspec.Struct, frozen=True, kw_only=True):
     """`request`: last byte - sent, of every attempt. `record`: accepted by the engine -> answered or failed."""
 
     request: Percentiles
     record: Percentiles
 
 
-class QueueWait(Part):
+class QueueWait(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds that requests stood first in line and could not go, by what held them."""
 
     rpm: float = 0.0
@@ -166,7 +162,7 @@ class QueueWait(Part):
     pause: float = 0.0
 
 
-class LimitUse(Part):
+class LimitUse(msgspec.Struct, frozen=True, kw_only=True):
     """One limit.
 
     :ivar allowed: None when it was not known.
@@ -181,7 +177,7 @@ class LimitUse(Part):
     peak: float | None
 
 
-class LimitsUse(Part):
+class LimitsUse(msgspec.Struct, frozen=True, kw_only=True):
     """Requests and tokens (input + output) a minute, requests in flight, and which of them bound.
 
     :ivar bound_by: what held requests back for the longest (``rpm``, ``tpm``, ``window``, ``pause``); None when
@@ -194,7 +190,7 @@ class LimitsUse(Part):
     bound_by: str | None
 
 
-class SizeUse(Part):
+class SizeUse(msgspec.Struct, frozen=True, kw_only=True):
     """What came of the requests with so many records."""
 
     size: int
@@ -203,7 +199,7 @@ class SizeUse(Part):
     accepted: int
 
 
-class BatchSize(Part):
+class BatchSize(msgspec.Struct, frozen=True, kw_only=True):
     """Records in a request.
 
     :ivar configured: as the run was told or chose at its start.
@@ -216,7 +212,7 @@ class BatchSize(Part):
     by_size: list[SizeUse]
 
 
-class Moment(Part):
+class Moment(msgspec.Struct, frozen=True, kw_only=True):
     """Records ended since the one before, up to `at_s` after the first send."""
 
     at_s: float
@@ -224,14 +220,14 @@ class Moment(Part):
     failed: int
 
 
-class StopReason(Part):
+class StopReason(msgspec.Struct, frozen=True, kw_only=True):
     """Why the run ended before its input did."""
 
     kind: str
     message: str
 
 
-class AllRuns(Part):
+class AllRuns(msgspec.Struct, frozen=True, kw_only=True):
     """All runs of this task and model in this store, this one included."""
 
     runs: int
@@ -242,7 +238,7 @@ class AllRuns(Part):
     usd: float | None
 
 
-class Report(Part):
+class Report(msgspec.Struct, frozen=True, kw_only=True):
     """A run, as somebody needs it who was not there.
 
     :ivar simulated: the endpoint was a simulator: figures say something about the engine, nothing about a model.

@@ -16,6 +16,7 @@ from engine.report import sentences, words
 from engine.report.document import Moment, Report
 
 _WIDTH, _HEIGHT = 600, 150
+_FEWEST_MOMENTS = 3  # a curve through less says nothing
 
 
 class Chart(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,8 +43,9 @@ def render(report: Report) -> str:
 
 def chart(moments: list[Moment]) -> Chart | None:
     """The curve of records ended, or None when there is too little of it to draw."""
-    most = sum(moment.ok + moment.failed for moment in moments)
-    if len(moments) < 2 or not most:
+    ended = [moment.ok + moment.failed for moment in moments]
+    most = sum(ended)
+    if sum(map(bool, ended)) < _FEWEST_MOMENTS:
         return None
     until_s = moments[-1].at_s
     done, failed = [(0.0, 0)], [(0.0, 0)]
@@ -86,10 +88,12 @@ def _template() -> jinja2.Template:
         "shown": shown,
         "number": lambda value: "–" if value is None else words.number(value),
         "short": words.short_number,
-        "rate": lambda value: "–" if value is None else words.rate(value),
+        "rate": lambda value: "–" if value is None else words.three_digits(value),
+        "digits": lambda value: "–" if value is None else words.three_digits(value),
         "seconds": words.seconds,
         "duration": words.duration,
         "usd": lambda value: "–" if value is None else words.usd(value),
+        "moment": lambda value: value.replace("T", " ").replace("+00:00", " UTC"),
         "price": words.price,
         "share": words.share,
         "cause": sentences.cause,

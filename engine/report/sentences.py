@@ -58,7 +58,7 @@ def pace(report: Report) -> str:
     throughput, latency = report.throughput, report.latency_s.record
     said = []
     if throughput.records_per_s is not None:
-        said.append(f"{words.rate(throughput.records_per_s)} valid records a second")
+        said.append(f"{words.three_digits(throughput.records_per_s)} valid records a second")
     if latency.p50 is not None:
         said.append(
             f"half of them answered within {words.seconds(latency.p50)}, 95 % within {words.seconds(latency.p95)}"

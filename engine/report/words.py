@@ -6,8 +6,7 @@ import unicodedata
 from collections.abc import Iterator
 
 _LEVELS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e4, "k"))
-_LONE_SURROGATES = range(0xD800, 0xE000)
-_CONTROL_PICTURES = 0x2400
+_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _JOINERS = frozenset("\u200c\u200d")  # a part of words in Persian, and of emoji
 
@@ -45,11 +44,13 @@ def share(part: float, whole: float) -> str:
     return f"{percent:.{digits}f} %"
 
 
-def rate(per_s: float) -> str:
-    """A rate with three digits that mean something."""
-    if per_s >= 100:
-        return number(per_s)
-    return f"{per_s:.1f}" if per_s >= 10 else f"{per_s:.2f}"
+def three_digits(value: float) -> str:
+    """A measured value, no more exact than it is read: ``1,234``, ``12.3``, ``0.0123``."""
+    if value >= 99.95:
+        return number(value)
+    if value >= 9.995:
+        return f"{value:.1f}"
+    return f"{value:.2f}" if value >= 0.9995 or not value else f"{value:.3g}"
 
 
 def seconds(value: float | None) -> str:
@@ -104,7 +105,7 @@ def pieces(text: str) -> Iterator[tuple[str, bool]]:
     """
     plain: list[str] = []
     for character in text:
-        if character == "\u0020" or character in _JOINERS or unicodedata.category(character) not in _HIDDEN:
+        if character in _JOINERS or unicodedata.category(character) not in _HIDDEN:
             plain.append(character)
             continue
         if plain:
@@ -121,7 +122,8 @@ def visible(text: str) -> str:
 
 
 def _name(character: str) -> str:
+    """As in a string of Python or JSON: short, and in every font."""
+    if character in _SHORT:
+        return _SHORT[character]
     code = ord(character)
-    if code < 0x20:
-        return chr(_CONTROL_PICTURES + code)
-    return f"[U+{code:04X}]" if code not in _LONE_SURROGATES else f"[\\u{code:04x}]"
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

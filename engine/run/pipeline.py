@@ -398,19 +398,25 @@ class Pipeline:
 
     async def _call(self, sent: Sent) -> None:
         try:
-            outcome = await sent.asking.provider.complete(user=sent.user, max_output_tokens=sent.max_output_tokens)
-        finally:
-            # The slot covers the attempt only: neither a back-off nor the store nor a slow consumer holds it.
-            self.counters.in_flight -= 1
-            self._reserved_usd -= sent.reserved_usd
-            self._changed.notify()
-        try:
-            with anyio.CancelScope(shield=True):  # from here on the reply is paid for
-                settled = await self._settle_call(sent, outcome)
+            settled = await self._answered(sent)
             for end in settled:
                 await self._emit(end.result)
         finally:
             self._calls -= 1
+            self._changed.notify()
+
+    async def _answered(self, sent: Sent) -> list[Settled]:
+        """Send, and store what comes back. The slot covers just this: neither a back-off nor a slow consumer holds it.
+
+        It is not given back before the answers are durable: whatever a crash makes us send again was in flight.
+        """
+        try:
+            outcome = await sent.asking.provider.complete(user=sent.user, max_output_tokens=sent.max_output_tokens)
+            with anyio.CancelScope(shield=True):  # from here on the reply is paid for
+                return await self._settle_call(sent, outcome)
+        finally:
+            self.counters.in_flight -= 1
+            self._reserved_usd -= sent.reserved_usd
             self._changed.notify()
 
     async def _settle_call(self, sent: Sent, outcome: Completion | Fault) -> list[Settled]:

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from enum import StrEnum
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -99,13 +101,11 @@ def make_task(document: Mapping[str, Any], *, where: str) -> Task:
     :param where: the name of the file, for messages.
     :raises ConfigError: naming the key, what is wrong, and the nearest right one.
     """
-    problem = next(_unknown_keys(document), None)
+    tables = list(_tables(document))
+    problem = next(chain(_unknown_keys(tables), _wrong_types(tables)), None)
     if problem:
         raise ConfigError(f"{where}: {problem}")
-    try:
-        task = msgspec.convert(document, Task)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{where}: {_plain(str(error))}") from None
+    task = msgspec.convert(document, Task)
     check_task(task, where=where)
     return task
 
@@ -117,31 +117,80 @@ def check_task(task: Task, *, where: str = "task") -> None:
         raise ConfigError(f"{where}: {problem}")
 
 
-def _plain(message: str) -> str:
-    """msgspec's message with its JSON path turned into a TOML key: ``$.fields[...].type`` -> ``fields.*.type``."""
-    text, _, path = message.partition(" - at `")
-    key = path.rstrip("`").removeprefix("$").lstrip(".").replace("[...]", ".*")
-    return f"key '{key}': {text}" if key else text
+_Table = tuple[str, Any, type[msgspec.Struct]]
 
 
-def _unknown_keys(document: Mapping[str, Any]) -> Iterator[str]:
-    yield from _unknown(document, Task.__struct_fields__, "")
-    fields = document.get("fields")
+def _tables(document: Mapping[str, Any]) -> Iterator[_Table]:
+    """The tables of a task file: where each stands, what it holds, what it should be. Inner ones before the whole."""
+    fields, examples = document.get("fields"), document.get("examples")
     for name, field in fields.items() if isinstance(fields, Mapping) else ():
-        if isinstance(field, Mapping):
-            yield from _unknown(field, Field.__struct_fields__, f"fields.{name}.")
-    examples = document.get("examples")
+        yield f"fields.{name}", field, Field
     for number, example in enumerate(examples if isinstance(examples, list) else (), start=1):
-        if isinstance(example, Mapping):
-            yield from _unknown(example, Example.__struct_fields__, f"examples (number {number}): ")
+        yield f"examples (number {number})", example, Example
+    yield "", document, Task
 
 
-def _unknown(table: Mapping[str, Any], known: tuple[str, ...], prefix: str) -> Iterator[str]:
-    for key in table:
-        if key not in known:
-            near = get_close_matches(key, known, n=1, cutoff=0.5)
-            hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
-            yield f"unknown key '{prefix}{key}'; {hint}"
+def _unknown_keys(tables: list[_Table]) -> Iterator[str]:
+    for place, table, kind in tables:
+        known = kind.__struct_fields__
+        for key in table if isinstance(table, Mapping) else ():
+            if key not in known:
+                yield f"unknown key '{_joined(place, key)}'; {_hint(key, known, inside=bool(place))}"
+
+
+def _hint(key: str, known: tuple[str, ...], *, inside: bool) -> str:
+    if inside and key in Task.__struct_fields__:  # TOML takes a key for part of the last table above it
+        return f"known here: {', '.join(known)}; if it is for the whole task, put it above the first line in [brackets]"
+    near = get_close_matches(key, known, n=1, cutoff=0.5)
+    return f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
+
+
+def _wrong_types(tables: list[_Table]) -> Iterator[str]:
+    # One table at a time: msgspec says "[...]" for the name of a table, and counts lists from 0.
+    for place, table, kind in tables:
+        try:
+            msgspec.convert(table, kind)
+        except msgspec.ValidationError as error:
+            text, _, path = str(error).partition(" - at `")
+            yield _in_toml(text, _joined(place, path.rstrip("`").removeprefix("$").removeprefix(".")))
+
+
+def _joined(place: str, key: str) -> str:
+    if not (place and key):
+        return place or key
+    return f"{place}: {key}" if place.endswith(")") else f"{place}.{key}"
+
+
+_TOML = {
+    "str": "a string",
+    "int": "a number",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "a list in [brackets]",
+    "object": "a table",
+}
+
+
+def _in_toml(message: str, key: str) -> str:
+    """msgspec's message in the words of TOML: ``Expected `array`, got `str```: expected a list, got a string."""
+    if message.startswith("Object missing"):
+        return f"key '{_joined(key, message.split('`')[1])}' is missing"
+    wrong = re.fullmatch(r"Invalid enum value '(.*)'", message, re.DOTALL)
+    if wrong:
+        kinds = [str(kind) for kind in FieldType]
+        near = get_close_matches(wrong[1], kinds, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"it is one of {', '.join(kinds)}"
+        return f"key '{key}': there is no type '{wrong[1]}'; {hint}"
+    key = re.sub(r"\[(\d+)\]", lambda found: f" (number {int(found[1]) + 1})", key).replace(
+        "[...]", ", one of its values"
+    )
+    words = re.sub(r"`([^`]*)`", _kinds, message).replace("Expected", "expected")
+    return f"key '{key}': {words}{'; write [[examples]], with two brackets' if key == 'examples' else ''}"
+
+
+def _kinds(found: re.Match[str]) -> str:
+    kinds = [_TOML.get(kind, kind) for kind in found[1].split(" | ") if kind != "null"]
+    return " or ".join(reversed(kinds))
 
 
 def _problems(task: Task) -> Iterator[str]:
@@ -157,8 +206,35 @@ def _problems(task: Task) -> Iterator[str]:
         yield from _field_problems(name, field, task.abstain)
     if task.input is not None and (not task.input or len(set(task.input)) != len(task.input)):
         yield "key 'input' must name at least one field, and each once"
-    if task.template is not None and "{format}" not in task.template:
+    if task.abstain is not None and not task.abstain.strip():
+        yield "key 'abstain' is empty; give the word that says \"cannot be told\", or leave the key out"
+    yield from _example_problems(task)
+    if task.template is not None:
+        yield from _template_problems(task, task.template)
+
+
+def _example_problems(task: Task) -> Iterator[str]:
+    """An example in another shape than the inputs that are asked about would teach the wrong one."""
+    for number, example in enumerate(task.examples if task.input else (), start=1):
+        names = task.input or []
+        if len(names) == 1 and not isinstance(example.input, str):
+            yield f"example {number}: its input is a table; 'input' names one field, which is sent as a plain string"
+        if len(names) > 1 and (isinstance(example.input, str) or set(example.input) != set(names)):
+            wanted = ", ".join(f"{name} = ..." for name in names)
+            yield f"example {number}: its input should have the fields that 'input' names: {{{wanted}}}"
+
+
+def _template_problems(task: Task, template: str) -> Iterator[str]:
+    for word in re.findall(r"\{\w+\}", template):
+        near = get_close_matches(word, PLACEHOLDERS, n=1, cutoff=0.7)
+        if near and word not in PLACEHOLDERS:
+            yield f"key 'template': {word} is no placeholder; did you mean {near[0]}?"
+    if "{format}" not in template:
         yield "key 'template' must contain {format}, or the model is never told how to answer"
+    if "{instructions}" not in template:
+        yield "key 'template' must contain {instructions}, or what stands in that key is never sent"
+    if "{examples}" not in template and (task.examples or task.examples_file):
+        yield "key 'template' must contain {examples}, or the examples are never sent"
 
 
 def _field_problems(name: str, field: Field, abstain: str | None) -> Iterator[str]:

@@ -11,6 +11,7 @@ import gzip
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -258,9 +259,9 @@ async def test_no_proxy_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (await post(server.url)).status == 200
 
 
-async def test_a_netrc_entry_does_not_get_in_the_way(monkeypatch: pytest.MonkeyPatch, tmp_path_factory) -> None:
+async def test_a_netrc_entry_does_not_get_in_the_way(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A password for the host in ~/.netrc neither replaces our key nor breaks the request."""
-    netrc = tmp_path_factory.mktemp("home") / "netrc"
+    netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login somebody password secret\ndefault login other password secret\n")
     monkeypatch.setenv("NETRC", str(netrc))
     async with serving(sending(ok(b"{}"))) as server:

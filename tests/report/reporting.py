@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from support import ENDPOINT, make_config, make_records, make_task
-
 from engine.adapters.files import FileSource
 from engine.report.document import Report
 from engine.report.metrics import Counters
@@ -22,6 +20,7 @@ from engine.testing.simulator.endpoint import SimulatedEndpoint
 from engine.testing.simulator.transport import InProcessTransport
 from engine.vocabulary.config import RunConfig
 from engine.vocabulary.errors import RunStopped
+from support import ENDPOINT, make_config, make_records, make_task
 
 STARTED_AT = 1_760_000_000.0
 

@@ -7,7 +7,6 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from support import LABELS, make_config, make_records, make_task, simulate
 
 from engine.testing.simulator.answers import stable_label
 from engine.testing.simulator.command import SimulatorConfig
@@ -15,6 +14,7 @@ from engine.testing.simulator.rates import FaultRates
 from engine.vocabulary.config import Limits, Packing, Prices, RunConfig
 from engine.vocabulary.errors import RunStopped
 from engine.vocabulary.task import Field, FieldType
+from support import LABELS, make_config, make_records, make_task, simulate
 
 
 def test_every_record_is_answered_once_with_its_own_answer() -> None:

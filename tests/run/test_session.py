@@ -11,7 +11,6 @@ from typing import Any
 import anyio
 import msgspec
 import pytest
-from support import ENDPOINT, LABELS, annotate_all, make_config, make_records, make_task, simulate
 
 from engine import Engine, Limits, Packing, Result, RunConfig, RunStopped, annotate_sync
 from engine.testing import virtual_time
@@ -19,6 +18,7 @@ from engine.testing.simulator.answers import stable_label
 from engine.testing.simulator.command import SimulatorConfig, build_endpoint
 from engine.testing.simulator.server import serving
 from engine.testing.simulator.transport import InProcessTransport
+from support import ENDPOINT, LABELS, annotate_all, make_config, make_records, make_task, simulate
 
 
 def engine_on(endpoint: Any, config: RunConfig, store: Path | None = None) -> Engine:

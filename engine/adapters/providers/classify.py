@@ -15,54 +15,91 @@ from engine.vocabulary.values import Fault, FaultKind
 EXCERPT = 300
 MAX_RETRY_AFTER_S = 600.0
 
-_QUOTA_CODES = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "account_deactivated"}
+_QUOTA_CODES = {
+    "insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "account_deactivated", "budget_exceeded",
+}  # fmt: skip
+_AUTH_CODES = {"invalid_api_key", "api_key_invalid", "invalid_authentication"}
 _CONTEXT_CODES = {"context_length_exceeded", "string_above_max_length", "exceed_context_size_error"}
 _FILTER_CODES = {"content_filter", "content_policy_violation", "responsibleaipolicyviolation"}
+_MODEL_CODES = {"model_not_found", "model_not_available"}
+_MODEL = re.compile(
+    r"not a valid model|invalid model name|model not exist|model\b.{0,60} does not exist", re.IGNORECASE
+)
+_KEY = re.compile(r"api.?key (is )?(not valid|invalid|expired)|(invalid|incorrect) api.?key", re.IGNORECASE)
 _CONTEXT = re.compile(
-    r"context (length|window|size)|maximum context|too many (input )?tokens|prompt is too long|exceeds? the available"
-    r"|input is too long|reduce the length",
+    r"context.?(length|window|size)|maximum context|too many (input )?tokens|prompt is too long|exceeds? the available"
+    r"|input is too long|reduce the length|token count.{0,30} exceeds|tokens?\W.{0,40}must be <=",
     re.IGNORECASE,
 )
 _FILTER = re.compile(r"content (filter|management|policy)|flagged|moderation", re.IGNORECASE)
 _NOT_TAKEN = re.compile(
     r"unsupported|not support|does not support|unknown|unrecogni[sz]ed|not permitted|not allowed|unexpected|extra"
-    r"|invalid (type|value|parameter|argument|schema)|deprecated|instead|only the default|cannot|failed to",
+    r"|invalid (type|value|parameter|argument|schema)|deprecated|instead|only the default|cannot|failed to"
+    r"|conversion failed",
     re.IGNORECASE,
 )
+_TOO_MUCH = re.compile(r"too (large|high|big)|at most|less than|greater than|exceed|range|maximum|<=", re.IGNORECASE)
 # The longer name first: "max_tokens" also occurs in texts about "max_completion_tokens".
-_PARAMETERS = ("response_format", "json_schema", "json_object", "grammar", "temperature", "max_completion_tokens")
+_FORMATS = ("json_schema", "json_object", "json schema", "response_schema", "grammar")
+_PARAMETERS = ("response_format", *_FORMATS, "temperature", "max_completion_tokens")
+_IN_WORDS = re.compile(
+    r"(?:retrydelay\W+|(?:try again|retry) in )(?:(\d{1,3})m)?(\d+(?:\.\d+)?)(ms|s)\b", re.IGNORECASE
+)
 
 
 class ErrorText(msgspec.Struct, frozen=True):
-    """The error of a reply: OpenAI's shape, or whatever stands in its place."""
+    """The error of a reply: OpenAI's shape, or whatever stands in its place.
+
+    :ivar codes: everything in it that is a name rather than a text (``code``, ``type``, ``status``), in lower case.
+    """
 
     message: str
-    code: str = ""
+    codes: frozenset[str] = frozenset()
     parameter: str = ""
 
 
 def error_text(body: bytes) -> ErrorText:
     """The words of an error body: ``{"error": {...}}``, ``{"error": "..."}``, ``{"detail": ...}``, HTML or text."""
+    document = error_document(body)
+    error = document.get("error") or document.get("detail") or document.get("message")
+    if not isinstance(error, dict):
+        return ErrorText(message=_short(error if isinstance(error, str) else _plain(body)), codes=_codes(document))
+    message = error.get("message") or error.get("detail")
+    text = message if isinstance(message, str) else _plain(body)
+    upstream = _inner(error, "metadata").get("raw")  # OpenRouter's own message is "Provider returned error"
+    if isinstance(upstream, str):
+        text = f"{text}: {upstream}"
+    parameter = error.get("param")
+    return ErrorText(
+        message=_short(text),
+        codes=_codes(error) | _codes(_inner(error, "innererror")) | _codes(document),
+        parameter=parameter if isinstance(parameter, str) else "",
+    )
+
+
+def error_document(body: bytes) -> dict[str, Any]:
+    """The JSON object that a reply is, out of its list where Gemini puts it into one; empty if it is none."""
     try:
         document: Any = msgspec.json.decode(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeError):
-        return ErrorText(message=_plain(body))
-    if not isinstance(document, dict):
-        return ErrorText(message=_plain(body))
-    error = document.get("error") or document.get("detail") or document.get("message") or document
-    if isinstance(error, dict):
-        message = error.get("message") or error.get("detail")
-        code = error.get("code") or error.get("type") or ""
-        return ErrorText(
-            message=_short(message if isinstance(message, str) else _plain(body)),
-            code=str(code).lower(),
-            parameter=str(error.get("param") or ""),
-        )
-    return ErrorText(message=_short(error if isinstance(error, str) else _plain(body)))
+        return {}
+    if isinstance(document, list) and document:
+        document = document[0]
+    return document if isinstance(document, dict) else {}
+
+
+def _codes(error: Mapping[str, Any]) -> frozenset[str]:
+    names = (error.get(key) for key in ("code", "type", "status", "error_type"))
+    return frozenset(str(name).lower() for name in names if isinstance(name, str | int))
+
+
+def _inner(error: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    inner = error.get(key)
+    return inner if isinstance(inner, dict) else {}
 
 
 def _plain(body: bytes) -> str:
-    text = body[:20_000].decode(errors="replace")
+    text = body[:4_000].decode(errors="replace")
     title = re.search(r"<title[^>]*>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
     text = title.group(1) if title else re.sub(r"<[^>]+>", " ", text)
     return _short(text) or "(empty reply)"
@@ -74,10 +111,15 @@ def _short(text: str) -> str:
 
 
 def classify(status: int, headers: Mapping[str, str], body: bytes, *, url: str, now: datetime | None = None) -> Fault:
-    """The fault that a reply with an error status is."""
+    """The fault that a reply with an error status is.
+
+    :param url: as it may be shown.
+    """
     error = error_text(body)
     kind, parameter = _kind(status, error)
     message = error.message
+    if 300 <= status < 400:
+        message = f"redirected to {headers.get('Location', 'nowhere')}, which is not followed"
     if kind is FaultKind.MODEL:
         message = f"{message} ({url}); check --base-url and --model"
     elif kind is FaultKind.AUTH:
@@ -86,7 +128,7 @@ def classify(status: int, headers: Mapping[str, str], body: bytes, *, url: str, 
         kind=kind,
         message=message,
         status=status,
-        retry_after_s=retry_after_s(headers, now=now or datetime.now(UTC)),
+        retry_after_s=retry_after_s(headers, now=now or datetime.now(UTC), body=body),
         parameter=parameter,
         excerpt=body[:2_000].decode(errors="replace"),
     )
@@ -102,46 +144,57 @@ _BY_STATUS = {
     409: FaultKind.SERVER,
     410: FaultKind.MODEL,
     413: FaultKind.CONTEXT,
+    421: FaultKind.SERVER,
+    423: FaultKind.SERVER,
+    424: FaultKind.SERVER,  # TGI: the generation failed
     425: FaultKind.SERVER,
     429: FaultKind.RATE_LIMIT,
+    499: FaultKind.TIMEOUT,
     504: FaultKind.TIMEOUT,
 }
 
 
 def _kind(status: int, error: ErrorText) -> tuple[FaultKind, str | None]:
-    if status in (403, 429) and error.code in _QUOTA_CODES:
-        return FaultKind.QUOTA, None  # no wait mends it
+    """In order: what no wait mends; what the text says in place of a vague status; the status; the text."""
+    if status in (400, 403, 429) and error.codes & _QUOTA_CODES:
+        return FaultKind.QUOTA, None
+    filtered = error.codes & _FILTER_CODES or (status in (400, 403, 422) and _FILTER.search(error.message))
+    if status in (400, 403, 422, 451) and filtered:
+        return FaultKind.FILTERED, None
+    if status == 400 and (error.codes & _AUTH_CODES or _KEY.search(error.message)):
+        return FaultKind.AUTH, None  # Gemini's 400 for a wrong key
+    if status == 400 and (error.codes & _MODEL_CODES or _MODEL.search(error.message)):
+        return FaultKind.MODEL, None
     if status in _BY_STATUS:
         return _BY_STATUS[status], None
     if 300 <= status < 400:
         return FaultKind.MODEL, None  # a redirect: the address is wrong, and the key stays here
-    if status < 500 and (error.code in _CONTEXT_CODES or _CONTEXT.search(error.message)):
+    if status <= 500 and (error.codes & _CONTEXT_CODES or _CONTEXT.search(error.message)):
         return FaultKind.CONTEXT, None
     parameter = _parameter(error)
     if parameter is not None:
         return FaultKind.UNSUPPORTED, parameter
-    if not 400 <= status < 500:
-        return FaultKind.SERVER, None
-    filtered = error.code in _FILTER_CODES or _FILTER.search(error.message)
-    return (FaultKind.FILTERED if filtered else FaultKind.REJECTED), None
+    return (FaultKind.REJECTED if 400 <= status < 500 else FaultKind.SERVER), None
 
 
 def _parameter(error: ErrorText) -> str | None:
     """The request parameter that the endpoint says it does not take, if the text is about one."""
-    about = f"{error.parameter} {error.message}"
-    if error.code != "unsupported_parameter" and not _NOT_TAKEN.search(f"{error.code} {error.message}"):
+    if "unsupported_parameter" not in error.codes and not _NOT_TAKEN.search(f"{error.message} {' '.join(error.codes)}"):
         return None
-    # "'max_tokens' is not supported, use 'max_completion_tokens' instead" names both: param decides, then order.
-    if error.parameter == "max_tokens" or re.search(r"['\"`]?max_tokens\b.*max_completion_tokens", about):
-        return "max_tokens"
+    about = f"{error.parameter} {error.message}".lower()
     for parameter in _PARAMETERS:
-        if parameter in about:
-            return "response_format" if parameter in ("json_schema", "json_object", "grammar") else parameter
-    return "max_tokens" if "max_tokens" in about else None
+        if parameter in about and not parameter.startswith("max"):
+            return "response_format" if parameter in _FORMATS else parameter
+    # "'max_tokens' is not supported, use 'max_completion_tokens' instead" names both; too high a value is no name.
+    if not re.search(r"max_(completion_)?tokens", about) or _TOO_MUCH.search(error.message):
+        return None
+    if error.parameter in ("max_tokens", "max_completion_tokens"):
+        return error.parameter
+    return "max_tokens" if re.search(r"\bmax_tokens\b", about) else "max_completion_tokens"
 
 
-def retry_after_s(headers: Mapping[str, str], *, now: datetime) -> float | None:
-    """Seconds that a reply asks us to wait: ``retry-after-ms``, or ``Retry-After`` as seconds or as a date."""
+def retry_after_s(headers: Mapping[str, str], *, now: datetime, body: bytes = b"") -> float | None:
+    """Seconds that a reply asks us to wait: ``retry-after-ms``, ``Retry-After`` as seconds or date, or in its words."""
     lowered = {name.lower(): value for name, value in headers.items()}
     for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         try:
@@ -150,9 +203,18 @@ def retry_after_s(headers: Mapping[str, str], *, now: datetime) -> float | None:
             continue
     try:
         when = parsedate_to_datetime(lowered["retry-after"])
-    except (KeyError, ValueError, TypeError):
+        return _bounded((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() - now.timestamp())
+    except (KeyError, ValueError, TypeError, IndexError, OverflowError):
+        return _wait_in_words(body[:8_000].decode(errors="replace"))
+
+
+def _wait_in_words(text: str) -> float | None:
+    """Gemini's ``"retryDelay": "34s"``, OpenAI's and Groq's ``Please try again in 1m7.5s``."""
+    found = _IN_WORDS.search(text)
+    if found is None:
         return None
-    return _bounded((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() - now.timestamp())
+    minutes, number, unit = found.groups()
+    return _bounded(60.0 * int(minutes or 0) + float(number) / (1000.0 if unit.lower() == "ms" else 1.0))
 
 
 def _bounded(seconds: float) -> float:

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
-from engine.adapters.providers.classify import EXCERPT, classify, error_text
+from engine.adapters.providers.classify import EXCERPT, classify, error_document, error_text
 from engine.vocabulary.config import Endpoint
 from engine.vocabulary.errors import ConfigError
 from engine.vocabulary.ports import HttpReply, Transport
 from engine.vocabulary.values import Completion, Fault, FaultKind, Usage
 
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _OURS = ("messages", "stream", "n")
 _MAX_TOKENS = 100_000_000  # beyond this a usage figure is absurd
 
@@ -33,6 +35,7 @@ class Capabilities(msgspec.Struct, frozen=True):
     temperature: bool = True
 
 
+_LIMIT_FIELDS = ("max_tokens", "max_completion_tokens")
 _STEP_DOWN = {"json_schema": "json_object", "json_object": None}
 
 
@@ -40,10 +43,9 @@ def without(capabilities: Capabilities, parameter: str) -> Capabilities | None:
     """The next thing to try when an endpoint refuses `parameter`; None when nothing is left to give up."""
     if parameter == "response_format" and capabilities.response_format is not None:
         return msgspec.structs.replace(capabilities, response_format=_STEP_DOWN[capabilities.response_format])
-    if parameter == "max_tokens" and capabilities.max_tokens_field == "max_tokens":
-        return msgspec.structs.replace(capabilities, max_tokens_field="max_completion_tokens")
-    if parameter == "max_completion_tokens" and capabilities.max_tokens_field == "max_completion_tokens":
-        return msgspec.structs.replace(capabilities, max_tokens_field="max_tokens")
+    if parameter in _LIMIT_FIELDS:  # texts often name both; what it refuses is what it was sent
+        other = next(name for name in _LIMIT_FIELDS if name != capabilities.max_tokens_field)
+        return msgspec.structs.replace(capabilities, max_tokens_field=other)
     if parameter == "temperature" and capabilities.temperature:
         return msgspec.structs.replace(capabilities, temperature=False)
     return None
@@ -54,13 +56,23 @@ def chat_url(base_url: str) -> str:
 
     :raises ConfigError: when it is not an http(s) URL.
     """
-    parts = urlsplit(base_url.strip())
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(base_url.strip())
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port or an IPv6 address that is none
+        usable = False
+    if not usable:
         raise ConfigError(f"base URL {base_url!r} is not a URL like http://localhost:8000/v1")
     path = parts.path.rstrip("/")
     if not path.endswith("/chat/completions"):
         path = f"{path or '/v1'}/chat/completions"
     return urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
+
+
+def shown_url(url: str) -> str:
+    """The URL without a password or query, either of which may be a key."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 class OpenAIChat:
@@ -84,7 +96,7 @@ class OpenAIChat:
         self._head = self._request_head()
 
     def __repr__(self) -> str:
-        return f"OpenAIChat({self._url!r}, model={self._endpoint.model!r}, {self._capabilities})"
+        return f"OpenAIChat({shown_url(self._url)!r}, model={self._endpoint.model!r}, {self._capabilities})"
 
     @property
     def capabilities(self) -> Capabilities:
@@ -116,9 +128,11 @@ class OpenAIChat:
         return self._negotiated(outcome, sent_with)
 
     def _read(self, reply: HttpReply) -> Completion | Fault:
-        if reply.status == 200:
-            return read_completion(reply.body)
-        return classify(reply.status, reply.headers, reply.body, url=self._url)
+        if reply.status != 200:
+            return classify(reply.status, reply.headers, reply.body, url=shown_url(self._url))
+        outcome = read_completion(reply.body)
+        inside = _status_inside(reply.body) if isinstance(outcome, Fault) else None
+        return outcome if inside is None else classify(inside, reply.headers, reply.body, url=shown_url(self._url))
 
     def _negotiated(self, fault: Fault, sent_with: Capabilities) -> Fault:
         """Take note of what the endpoint does not take; the fault then asks for the same batch again."""
@@ -138,7 +152,7 @@ class OpenAIChat:
     def _lesser(self, parameter: str) -> Capabilities | None:
         if parameter in self._endpoint.extra_body:
             return None
-        if parameter in ("max_tokens", "max_completion_tokens"):
+        if parameter in _LIMIT_FIELDS:
             if self._switched_limit:
                 return None  # it refuses both names; switching for ever would not help
             self._switched_limit = True
@@ -163,7 +177,7 @@ class OpenAIChat:
 
     def _body(self, user: str, max_output_tokens: int) -> bytes:
         body = self._head + msgspec.json.encode(user) + b"}]"
-        if {"max_tokens", "max_completion_tokens"}.isdisjoint(self._endpoint.extra_body):
+        if self._endpoint.extra_body.keys().isdisjoint(_LIMIT_FIELDS):
             body += f',"{self._capabilities.max_tokens_field}":{max_output_tokens}'.encode()
         return body + b"}"
 
@@ -172,7 +186,14 @@ def _headers(endpoint: Endpoint) -> dict[str, str]:
     headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "annotation-engine"}
     if endpoint.api_key is not None:
         headers["Authorization"] = f"Bearer {endpoint.api_key.reveal()}"
-    return headers | dict(endpoint.headers)
+    given = {name.lower() for name in endpoint.headers}
+    headers = {name: value for name, value in headers.items() if name.lower() not in given} | dict(endpoint.headers)
+    for name, value in headers.items():
+        if not _HEADER_NAME.fullmatch(name) or not value.isprintable():
+            raise ConfigError(f"header {name!r}, or the key in it, holds a character that no header may hold")
+    if "@" in urlsplit(endpoint.base_url).netloc and "authorization" in map(str.lower, headers):
+        raise ConfigError("the base URL holds a password, and there is a key as well; leave one of them out")
+    return headers
 
 
 def read_completion(body: bytes) -> Completion | Fault:
@@ -181,15 +202,14 @@ def read_completion(body: bytes) -> Completion | Fault:
         document = _decode(body)
         choice = document["choices"][0]
         message = choice["message"]
-        text = _text(message.get("content"))
-        refusal = message.get("refusal")
-        finish_reason = choice.get("finish_reason")
+        text, refusal = _text(message.get("content")), _text(message.get("refusal"))
+        finish_reason = _text(choice.get("finish_reason")).lower()
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         return _not_a_completion(body)
-    finish_reason = finish_reason.lower() if isinstance(finish_reason, str) else ""
-    if not isinstance(refusal, str) or not refusal:
-        refusal = "content filter" if finish_reason == "content_filter" else None
-    return Completion(text=text, finish_reason=finish_reason, refusal=refusal, usage=read_usage(document.get("usage")))
+    if not refusal and finish_reason.startswith("content_filter"):
+        refusal = "content filter"
+    usage = read_usage(document.get("usage"))
+    return Completion(text=text, finish_reason=finish_reason, refusal=refusal or None, usage=usage)
 
 
 def _decode(body: bytes) -> Any:
@@ -202,8 +222,20 @@ def _decode(body: bytes) -> Any:
 def _text(content: Any) -> str:
     if isinstance(content, list):  # content parts
         parts = (part.get("text") for part in content if isinstance(part, dict))
-        return "".join(part for part in parts if isinstance(part, str))
-    return content if isinstance(content, str) else ""
+        content = "".join(part for part in parts if isinstance(part, str))
+    return _whole(content) if isinstance(content, str) else ""
+
+
+def _whole(text: str) -> str:
+    """The text with half characters replaced: no file and no database takes a lone surrogate."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
+
+
+def _status_inside(body: bytes) -> int | None:
+    """The status that OpenRouter, for one, puts into an error when the reply had begun with a 200."""
+    error = error_document(body).get("error")
+    code = error.get("code") if isinstance(error, dict) else None
+    return code if type(code) is int and 400 <= code <= 599 else None
 
 
 def _not_a_completion(body: bytes) -> Fault:

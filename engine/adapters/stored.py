@@ -1,0 +1,277 @@
+"""What a run store holds, for people: the questions that `annotate show`, `export` and `retry` ask of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from engine.adapters.store import ANSWER_COLUMNS, AnswerRow, CallRow, InputRow, RunStore, read_answer
+from engine.vocabulary.errors import ConfigError, StoreError
+from engine.vocabulary.task import Task
+
+STORE_SUFFIX = ".store.sqlite"
+_MAGIC = b"SQLite format 3\0"
+
+
+class StoredRun(msgspec.Struct, frozen=True, kw_only=True):
+    """One run, with the task and the model that it was done with.
+
+    :ivar status: how it ended; None while it goes on.
+    :ivar note: what was written down about how it was started: ``task``, ``input`` and ``options`` of a command line.
+    """
+
+    id: int
+    settings_id: int
+    task_key: str
+    model: str
+    task: Task
+    started_at: float
+    ended_at: float | None
+    status: str | None
+    note: dict[str, Any]
+
+
+class AnswerCount(msgspec.Struct, frozen=True, kw_only=True):
+    """Answers that ended alike. `kind` is None for those with an output."""
+
+    kind: str | None
+    count: int
+    copied: int
+    redo: int
+
+
+class OutcomeCount(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests that ended alike, with their tokens; `barren` of them brought no accepted answer."""
+
+    outcome: str
+    requests: int
+    barren: int
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    wasted_tokens: int
+
+
+class InputCount(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of the records of one run's input. `unusable` ones could not be read or repeat an id."""
+
+    total: int
+    ok: int
+    failed: int
+    unusable: int
+
+    @property
+    def pending(self) -> int:
+        """Neither answered nor failed so far."""
+        return self.total - self.ok - self.failed - self.unusable
+
+
+class StoredRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One record: where it stands in the input, if it does, and what was answered, if anything was."""
+
+    place: InputRow | None
+    answer: AnswerRow | None
+
+
+def store_path(given: str) -> Path:
+    """The run store that a person means by naming it, or the output file that it lies beside.
+
+    :raises ConfigError: neither is there.
+    """
+    path, beside = Path(given), Path(f"{given}{STORE_SUFFIX}")
+    if _is_database(path):
+        return path
+    if beside.is_file():
+        return beside
+    if not path.exists():
+        raise ConfigError(f"there is neither a run store nor an output file {given}")
+    raise ConfigError(
+        f"{given} is not a run store, and there is none beside it ({beside.name}); give the file named by --store"
+    )
+
+
+def _is_database(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_MAGIC)) == _MAGIC
+    except OSError:
+        return False
+
+
+_RUN = (
+    "SELECT r.id, r.settings_id, s.task_key, s.model, s.task, r.started_at, r.ended_at, r.status, r.config "
+    "FROM runs r JOIN settings s ON s.id = r.settings_id"
+)
+
+
+def runs(store: RunStore, *, newest: int) -> list[StoredRun]:
+    """The newest runs, the newest first."""
+    return [_run(row) for row in store.query(f"{_RUN} ORDER BY r.id DESC LIMIT ?", (newest,))]
+
+
+def newest_input(store: RunStore) -> StoredRun | None:
+    """The newest run whose list of inputs is there: the one that outputs are made from."""
+    listed = "EXISTS (SELECT 1 FROM inputs i WHERE i.run_id = r.id)"
+    rows = store.query(f"{_RUN} WHERE {listed} ORDER BY r.id DESC LIMIT 1")
+    return _run(rows[0]) if rows else None
+
+
+def _run(row: Sequence[Any]) -> StoredRun:
+    id_, settings_id, task_key, model, task, started_at, ended_at, status, note = row
+    try:
+        return StoredRun(
+            id=id_,
+            settings_id=settings_id,
+            task_key=task_key,
+            model=model,
+            task=msgspec.json.decode(task, type=Task),
+            started_at=started_at,
+            ended_at=ended_at,
+            status=status,
+            note=msgspec.json.decode(note, type=dict[str, Any]),
+        )
+    except msgspec.MsgspecError as error:
+        raise StoreError(f"run {id_} of the store cannot be read, perhaps it is of another version: {error}") from None
+
+
+def answer_counts(store: RunStore, settings_id: int) -> list[AnswerCount]:
+    """How many answers ended how, those with an output first."""
+    rows = store.query(
+        "SELECT error_kind, count(*), sum(copied), sum(redo) FROM answers WHERE settings_id = ? "
+        "GROUP BY error_kind ORDER BY error_kind IS NOT NULL, count(*) DESC",
+        (settings_id,),
+    )
+    return [AnswerCount(kind=kind, count=count, copied=copied, redo=redo) for kind, count, copied, redo in rows]
+
+
+def outcome_counts(store: RunStore) -> list[OutcomeCount]:
+    """How many requests ended how, over all runs, the commonest first."""
+    rows = store.query(
+        "SELECT outcome, count(*), sum(accepted = 0), sum(input_tokens), sum(cached_tokens), sum(output_tokens), "
+        "sum(CASE WHEN accepted = 0 THEN input_tokens + output_tokens ELSE 0 END) "
+        "FROM calls GROUP BY outcome ORDER BY count(*) DESC"
+    )
+    return [
+        OutcomeCount(
+            outcome=outcome,
+            requests=requests,
+            barren=barren,
+            input_tokens=input_tokens,
+            cached_tokens=cached_tokens,
+            output_tokens=output_tokens,
+            wasted_tokens=wasted_tokens,
+        )
+        for outcome, requests, barren, input_tokens, cached_tokens, output_tokens, wasted_tokens in rows
+    ]
+
+
+def input_count(store: RunStore, run: StoredRun) -> InputCount:
+    """What became of the records of this run's input so far."""
+    rows = store.query(
+        "SELECT count(*), sum(a.ok = 1), sum(a.ok = 0), sum(i.error IS NOT NULL) FROM inputs i LEFT JOIN answers a "
+        "ON a.settings_id = ? AND a.key = i.key AND a.digest = i.digest WHERE i.run_id = ?",
+        (run.settings_id, run.id),
+    )
+    total, ok, failed, unusable = rows[0]
+    return InputCount(total=total, ok=ok or 0, failed=failed or 0, unusable=unusable or 0)
+
+
+# -- single records ----------------------------------------------------------------------------------------------
+
+
+def id_keys(given: str) -> list[str]:
+    """The ids that a person may mean, as the store knows them: ``7`` is the number or the string."""
+    keys = [msgspec.json.encode(given).decode()]
+    try:
+        value = msgspec.json.decode(given)
+    except (msgspec.MsgspecError, UnicodeError):
+        return keys
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        keys.append(msgspec.json.encode(value).decode())
+    return keys
+
+
+_ANSWER = ", ".join(f"a.{name.strip()}" for name in ANSWER_COLUMNS.split(","))
+_PLACE = "i.position, i.line, i.id, i.key, i.digest, i.error"
+
+
+def records_with_id(store: RunStore, run: StoredRun | None, settings_id: int, given: str) -> list[StoredRecord]:
+    """Everything known under an id: its place in the input, and answers, also to texts that it had before."""
+    keys = id_keys(given)
+    marks = ", ".join("?" * len(keys))
+    places = []
+    if run is not None:
+        rows = store.query(
+            f"SELECT {_PLACE} FROM inputs i WHERE i.run_id = ? AND i.key IN ({marks}) "
+            f"UNION ALL SELECT {_PLACE} FROM inputs i WHERE i.run_id = ? AND i.key IS NULL AND i.id IN ({marks}) "
+            "ORDER BY 1",
+            (run.id, *keys, run.id, *keys),
+        )
+        places = [_place(row) for row in rows]
+    rows = store.query(f"SELECT {_ANSWER} FROM answers a WHERE settings_id = ? AND key IN ({marks})", (settings_id, *keys))
+    answers = {(answer.key, answer.digest): answer for answer in map(read_answer, rows)}
+    found = [
+        StoredRecord(place=place, answer=answers.pop((place.key, place.digest), None) if place.key else None)
+        for place in places
+    ]
+    return found + [StoredRecord(place=None, answer=answer) for answer in answers.values()]
+
+
+def failed_records(store: RunStore, run: StoredRun | None, settings_id: int, *, most: int) -> list[StoredRecord]:
+    """Records that failed or could not be read, in the order of the input; without one, in the order of ids."""
+    if run is None:
+        rows = store.query(
+            f"SELECT {_ANSWER} FROM answers a WHERE settings_id = ? AND ok = 0 ORDER BY key LIMIT ?", (settings_id, most)
+        )
+        return [StoredRecord(place=None, answer=read_answer(row)) for row in rows]
+    rows = store.query(
+        f"SELECT {_PLACE}, {_ANSWER} FROM inputs i LEFT JOIN answers a "
+        "ON a.settings_id = ? AND a.key = i.key AND a.digest = i.digest "
+        "WHERE i.run_id = ? AND (a.ok = 0 OR i.error IS NOT NULL) ORDER BY i.position LIMIT ?",
+        (settings_id, run.id, most),
+    )
+    return [
+        StoredRecord(place=_place(row[:6]), answer=None if row[6] is None else read_answer(row[6:])) for row in rows
+    ]
+
+
+def calls(store: RunStore, numbers: Sequence[int]) -> list[CallRow]:
+    """These requests, in the order of `numbers`, as far as they are stored."""
+    marks = ", ".join("?" * len(numbers))
+    columns = ", ".join(CallRow.__struct_fields__)
+    rows = store.query(f"SELECT {columns} FROM calls WHERE id IN ({marks})", tuple(numbers))
+    found = {}
+    for row in rows:
+        values = dict(zip(CallRow.__struct_fields__, row, strict=True))
+        found[row[0]] = CallRow(**values | {"estimated": bool(values["estimated"])})
+    return [found[number] for number in numbers if number in found]
+
+
+def answers(store: RunStore, settings_id: int) -> Iterator[AnswerRow]:
+    """All answers by key, for stores without a list of inputs, a thousand at a time."""
+    after: tuple[str, bytes] = ("", b"")
+    while True:
+        rows = store.query(
+            f"SELECT {_ANSWER} FROM answers a WHERE settings_id = ? AND (key, digest) > (?, ?) "
+            "ORDER BY key, digest LIMIT 1000",
+            (settings_id, *after),
+        )
+        if not rows:
+            return
+        yield from map(read_answer, rows)
+        after = (rows[-1][0], rows[-1][1])
+
+
+def size_of(path: str | os.PathLike[str]) -> int:
+    """Bytes of a store, what is not folded in yet included."""
+    files = (Path(path), Path(f"{os.fspath(path)}-wal"))
+    return sum(file.stat().st_size for file in files if file.exists())
+
+
+def _place(row: Sequence[Any]) -> InputRow:
+    position, line, id_, key, digest, error = row
+    return InputRow(position=position, line=line, id=id_, key=key, digest=digest, error=error)

@@ -1,0 +1,198 @@
+"""What is said at the end of a run: a table, what to know about it, and how to go on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from engine.report import sentences, words
+from engine.report.document import Percentiles, Report
+
+_LABEL_WIDTH = 12
+
+
+class Places(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a run left what it made, and how it was called.
+
+    :ivar output: ``-`` is standard output; None if there is none.
+    :ivar store: None when answers were kept for this process only.
+    :ivar report: the page, if one was written.
+    :ivar command: the command line that goes on with the run.
+    """
+
+    output: str | None = None
+    store: str | None = None
+    report: str | None = None
+    command: str | None = None
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One row: a label, and values that are kept whole when the row is wrapped."""
+
+    label: str
+    values: list[str]
+    bad: bool = False
+
+
+def print_final(report: Report, places: Places, *, console: Console | None = None) -> None:
+    """Print the end of a run on standard error: in colour on a terminal, as plain text elsewhere.
+
+    :param console: of standard error; given in tests.
+    """
+    console = console or Console(stderr=True, highlight=False)
+    if console.file.isatty() and not console.is_dumb_terminal:
+        _print_rich(report, places, console)
+    else:
+        click.echo("\n".join(plain_lines(report, places)), err=True)
+
+
+def plain_lines(report: Report, places: Places) -> Iterator[str]:
+    """The end of a run, line by line, without colour and without wrapping."""
+    yield headline(report)
+    for row in rows(report, places):
+        yield f"  {row.label:<{_LABEL_WIDTH}}{' · '.join(row.values)}"
+    for warning in warnings(report):
+        yield f"annotate: {warning}"
+    yield from going_on(report, places)
+
+
+def _print_rich(report: Report, places: Places, console: Console) -> None:
+    console.print(Text(headline(report), style="bold"))
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for row in rows(report, places):
+        table.add_row(row.label, Text(" · ".join(row.values), style="red" if row.bad else ""))
+    console.print(table)
+    for warning in warnings(report):
+        console.print(Text(warning, style="yellow"))
+    for line in going_on(report, places):
+        console.print(Text(line, style="bold"), soft_wrap=True)
+
+
+def headline(report: Report) -> str:
+    """The headline, marked when it says nothing about a real model."""
+    return sentences.headline(report) + (" (simulated endpoint)" if report.simulated else "")
+
+
+def rows(report: Report, places: Places) -> Iterator[Row]:
+    """The table: what is zero, or not known, and says nothing by being so, is left out."""
+    yield Row("records", _records(report))
+    for failure in report.failures:
+        meaning = sentences.cause(failure.kind)
+        said = f"{words.number(failure.count)} {words.visible(failure.kind)}"
+        yield Row("failed", [f"{said}: {meaning}" if meaning else said], bad=True)
+    if report.requests.total:
+        yield Row("requests", _requests(report))
+        yield Row("tokens", _tokens(report))
+        yield from _speed(report)
+    if report.cost is not None and report.requests.total:
+        each = report.cost.per_1000_valid_usd
+        price = [] if each is None else [f"{words.usd(each)} for 1,000 valid records"]
+        yield Row("cost", [words.usd(report.cost.usd), *price])
+    if report.all_runs.runs > 1 and report.all_runs.requests > report.requests.total:
+        yield Row("all runs", _all_runs(report))
+    yield from _where(places)
+
+
+def _records(report: Report) -> list[str]:
+    records = report.records
+    counts = {"ok": records.ok, "failed": records.failed}
+    more = {
+        "not reached": records.pending,
+        "stored earlier": records.stored,
+        "copied from identical inputs": records.copied,
+    }
+    return [f"{words.number(count)} {name}" for name, count in (counts | {k: v for k, v in more.items() if v}).items()]
+
+
+def _requests(report: Report) -> list[str]:
+    requests = report.requests
+    more = {
+        "HTTP 429": requests.http_429,
+        "retried": requests.retried,
+        "malformed": requests.malformed,
+        "split": requests.splits,
+    }
+    return [words.number(requests.total), *(f"{words.number(count)} {name}" for name, count in more.items() if count)]
+
+
+def _tokens(report: Report) -> list[str]:
+    tokens = report.tokens
+    cached = f" ({words.share(tokens.cached, tokens.input)} cached)" if tokens.cached else ""
+    said = [f"{words.number(tokens.input)} in{cached}", f"{words.number(tokens.output)} out"]
+    if tokens.wasted:
+        said.append(f"{words.share(tokens.wasted, tokens.input + tokens.output)} wasted")
+    if tokens.estimated:
+        said.append(f"{words.share(tokens.estimated, tokens.input + tokens.output)} of it our estimate")
+    if tokens.saved is not None and tokens.saved.input > 0:
+        alone = words.share(tokens.saved.input, tokens.input + tokens.saved.input)
+        said.append(f"about {alone} of the input saved against one record a call")
+    return said
+
+
+def _speed(report: Report) -> Iterator[Row]:
+    if report.throughput.records_per_s is not None:
+        said = [f"{words.three_digits(report.throughput.records_per_s)} valid records/s"]
+        if report.throughput.steady is not None:
+            said.append(f"{words.three_digits(report.throughput.steady.records_per_s)}/s in the steady part")
+        if report.limits.bound_by is not None:
+            said.append(f"held back by {sentences.BINDING[report.limits.bound_by]}")
+        yield Row("throughput", said)
+    latencies = {"request": report.latency_s.request, "record": report.latency_s.record}
+    said = [f"{name} {_halves(values)}" for name, values in latencies.items() if values.count]
+    if said:
+        yield Row("latency", said)
+
+
+def _halves(values: Percentiles) -> str:
+    return f"p50 {words.seconds(values.p50)}, p95 {words.seconds(values.p95)}"
+
+
+def _all_runs(report: Report) -> list[str]:
+    runs = report.all_runs
+    spent = [] if runs.usd is None else [words.usd(runs.usd)]
+    tokens = words.number(runs.input_tokens + runs.output_tokens)
+    return [words.plural(runs.runs, "run"), words.plural(runs.requests, "request"), f"{tokens} tokens", *spent]
+
+
+def _where(places: Places) -> Iterator[Row]:
+    if places.output is not None:
+        yield Row("output", ["standard output" if places.output == "-" else places.output])
+    if places.store is not None:
+        yield Row("store", [places.store])
+    if places.report is not None:
+        yield Row("report", [places.report])
+
+
+def warnings(report: Report) -> Iterator[str]:
+    """What the user should know, beyond figures."""
+    for notice in report.notices:
+        yield words.visible(notice)
+    records = report.records
+    if records.changed:
+        lines = ", ".join(map(str, records.changed_lines))
+        more = ", ..." if records.changed > len(records.changed_lines) else ""
+        have = "has" if records.changed == 1 else "have"
+        yield (
+            f"{words.plural(records.changed, 'record')} {have} another text than an earlier run saw under the same id, "
+            f"and {'was' if records.changed == 1 else 'were'} asked again (line{'s' * (records.changed > 1)} "
+            f"{lines}{more}). Ids that are line numbers move when lines are inserted or removed."
+        )
+
+
+def going_on(report: Report, places: Places) -> Iterator[str]:
+    """Why the run stopped and what to do now; how to ask again for what failed."""
+    if report.stop is not None:
+        yield f"annotate: stopped ({report.stop.kind}): {words.visible(report.stop.message)}"
+        if places.store is None:
+            yield "There is no run store, so the same command begins anew; with --store FILE it would go on."
+        elif places.command is not None:
+            yield f"Every answer is kept. Go on with the same command: {places.command}"
+    elif report.records.failed and places.store is not None:
+        yield "Ask again for what failed: the same command with --retry-failed"

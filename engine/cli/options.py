@@ -1,0 +1,232 @@
+"""The options that `run` and `retry` share, and what they come to."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+import msgspec
+
+from engine.adapters.providers.known import PROVIDERS, find_key
+from engine.vocabulary.config import Endpoint, Limits, Packing, Prices, Recovery, RunConfig
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+# Headers of the engine's own: the user's spelling must not make a second one of them.
+_SPELLINGS = {name.lower(): name for name in ("Authorization", "Content-Type", "Accept", "User-Agent")}
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the options come to.
+
+    :ivar endpoint: None for the embedded model.
+    :ivar key_variable: where the endpoint's key was found; None if there is none.
+    """
+
+    endpoint: Endpoint | None
+    config: RunConfig
+    model_path: str | None
+    allow_change: bool
+    key_variable: str | None = None
+
+
+class _Finite(click.FloatRange):
+    """A number, and neither nan nor inf, which pass every comparison or none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
+
+
+def _json_object(context: click.Context, parameter: click.Parameter, value: str | None) -> dict[str, Any]:
+    if value is None:
+        return {}
+    try:
+        return msgspec.json.decode(value, type=dict[str, Any])
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise click.BadParameter(f"not a JSON object: {error}") from None
+
+
+def _headers(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """Never repeats what was given: a header may be a key."""
+    headers = {}
+    for number, value in enumerate(values, start=1):
+        name, separator, content = value.partition("=")
+        name = name.strip()
+        if not separator or not _HEADER_NAME.fullmatch(name):
+            raise click.BadParameter(f"number {number} is not of the form NAME=VALUE, such as X-Team=research")
+        if not content.isprintable():
+            raise click.BadParameter(f"the value of {name} holds a line end or another control character")
+        headers[_SPELLINGS.get(name.lower(), name)] = content
+    return headers
+
+
+def _batch_size(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
+    if value == "auto":
+        return None
+    try:
+        size = int(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is neither a number nor auto") from None
+    if size < 1:
+        raise click.BadParameter("must be at least 1")
+    return size
+
+
+def _base_url(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value is None:
+        return None
+    try:
+        parts = urlsplit(value.strip())
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise click.BadParameter(f"{value!r} is not a URL like http://localhost:8000/v1")
+    if "@" in parts.netloc:
+        raise click.BadParameter("holds a user or a password; give a key in ANNOTATE_API_KEY, or use --header")
+    return value.strip()
+
+
+_OPTIONS: list[Callable[[Any], Any]] = [
+    click.option("--output", "-o", metavar="FILE", help="JSONL, CSV or Parquet by its suffix; - is standard output."),
+    click.option("--base-url", callback=_base_url, metavar="URL",
+                 help="An OpenAI-compatible endpoint, like http://localhost:8000/v1."),
+    click.option("--provider", type=click.Choice(list(PROVIDERS)), help="A hosted API by its name, for its URL."),
+    click.option("--model", metavar="NAME", help="The model's name at the endpoint."),
+    click.option("--model-path", metavar="FILE", help="A GGUF file for the embedded model."),
+    click.option("--rpm", type=_Finite(min=1), metavar="N", help="Requests a minute that are allowed."),
+    click.option("--tpm", type=_Finite(min=1), metavar="N", help="Tokens a minute that are allowed."),
+    click.option("--max-concurrency", type=click.IntRange(min=1), default=16, show_default=True, metavar="N",
+                 help="Requests in flight at once."),
+    click.option("--batch-size", callback=_batch_size, default="auto", show_default=True, metavar="N|auto",
+                 help="Inputs in one request."),
+    click.option("--max-batch-size", type=click.IntRange(min=1), metavar="N",
+                 help="The most that auto may choose.  [default: 32]"),
+    click.option("--max-input-tokens", type=click.IntRange(min=1), default=16_000, show_default=True, metavar="N",
+                 help="Of one request."),
+    click.option("--max-output-tokens", type=click.IntRange(min=1), default=4_000, show_default=True, metavar="N",
+                 help="Of one request."),
+    click.option("--look-ahead", type=click.IntRange(min=1), default=512, show_default=True, metavar="N",
+                 help="Inputs held while requests are formed."),
+    click.option("--store", metavar="FILE", help="The run store.  [default: OUTPUT.store.sqlite]"),
+    click.option("--report", metavar="DIR", help="Write report.json and report.html there."),
+    click.option("--budget-usd", type=_Finite(min=0, min_open=True), metavar="X",
+                 help="Stop before spending more; needs prices."),
+    click.option("--price-input", type=_Finite(min=0), metavar="X", help="US dollars per million input tokens."),
+    click.option("--price-output", type=_Finite(min=0), metavar="X", help="US dollars per million output tokens."),
+    click.option("--price-cached", type=_Finite(min=0), metavar="X",
+                 help="... per million input tokens read from a cache."),
+    click.option("--timeout-s", type=_Finite(min=0, min_open=True), default=120.0, show_default=True,
+                 metavar="X", help="For one HTTP attempt."),
+    click.option("--retry-failed", is_flag=True, help="Ask again for records that failed in an earlier run."),
+    click.option("--max-failed", type=_Finite(0, 1), default=0.2, show_default=True, metavar="SHARE",
+                 help="Stop when more of the records fail."),
+    click.option("--attempts", type=click.IntRange(min=1), default=3, show_default=True, metavar="N",
+                 help="Asks of a record by itself before it is failed."),
+    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N records."),
+    click.option("--temperature", type=_Finite(min=0), default=0.0, show_default=True, metavar="X"),
+    click.option("--extra-body", callback=_json_object, metavar="JSON", help="Merged into every request body."),
+    click.option("--header", "headers", multiple=True, callback=_headers, metavar="K=V", help="May be repeated."),
+    click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of the shuffled look-ahead."),
+    click.option("--answer-form", type=click.Choice(["compact", "keyed"]), default="compact", show_default=True,
+                 help="keyed: each result repeats the first words of its input."),
+    click.option("--on-bad-record", type=click.Choice(["stop", "fail-record"]), default="stop", show_default=True,
+                 help="What a record that cannot be read does to the run."),
+    click.option("--no-dedup", is_flag=True, help="Ask identical inputs each for itself."),
+    click.option("--allow-change", is_flag=True, help="Use a store that holds answers of another task or model."),
+]  # fmt: skip
+
+
+def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that `run` and `retry` share."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def run_settings(options: dict[str, Any]) -> Settings:
+    """Endpoint and configuration from the options of the command line.
+
+    :raises click.UsageError: options that do not go together.
+    """
+    base_url, provider, model = options["base_url"], options["provider"], options["model"]
+    if base_url is None and provider is not None:
+        base_url = PROVIDERS[provider].base_url
+    if base_url is None and model is not None:
+        raise click.UsageError(
+            "--model needs --base-url or --provider; without all three, the small embedded model is used"
+        )
+    if base_url is not None and model is None:
+        raise click.UsageError("--base-url and --provider need --model")
+    if base_url is not None and options["model_path"] is not None:
+        raise click.UsageError(
+            "--model-path is for the embedded model; leave it out, or leave out --base-url and --provider"
+        )
+    found = None if base_url is None else find_key(base_url, os.environ)
+    endpoint = None
+    if base_url is not None:
+        endpoint = Endpoint(
+            base_url=base_url,
+            model=model,
+            api_key=found.key if found else None,
+            headers=options["headers"],
+            extra_body=options["extra_body"],
+            temperature=options["temperature"],
+            timeout_s=options["timeout_s"],
+        )
+    return Settings(
+        endpoint=endpoint,
+        config=_config(options),
+        model_path=options["model_path"],
+        allow_change=options["allow_change"],
+        key_variable=found.variable if found else None,
+    )
+
+
+def _config(options: dict[str, Any]) -> RunConfig:
+    return RunConfig(
+        limits=Limits(
+            requests_per_minute=options["rpm"],
+            tokens_per_minute=options["tpm"],
+            max_concurrency=options["max_concurrency"],
+        ),
+        packing=Packing(
+            batch_size=options["batch_size"],
+            max_batch_size=_max_batch_size(options["batch_size"], options["max_batch_size"]),
+            max_input_tokens=options["max_input_tokens"],
+            max_output_tokens=options["max_output_tokens"],
+            look_ahead=options["look_ahead"],
+            deduplicate=not options["no_dedup"],
+        ),
+        recovery=Recovery(lone_attempts=options["attempts"], max_failed=options["max_failed"]),
+        prices=_prices(options),
+        budget_usd=options["budget_usd"],
+        answer_form=options["answer_form"],
+        on_bad_record=options["on_bad_record"],
+        retry_failed=options["retry_failed"],
+        seed=options["seed"],
+    )
+
+
+def _max_batch_size(batch_size: int | None, most: int | None) -> int:
+    if most is None:
+        return max(Packing().max_batch_size, batch_size or 0)
+    if batch_size is not None and batch_size > most:
+        raise click.UsageError(f"--batch-size {batch_size} is above --max-batch-size {most}; leave one of them out")
+    return most
+
+
+def _prices(options: dict[str, Any]) -> Prices | None:
+    given = options["price_input"], options["price_output"]
+    if given == (None, None):
+        return None
+    if None in given:
+        raise click.UsageError("--price-input and --price-output go together")
+    return Prices(input=options["price_input"], output=options["price_output"], cached_input=options["price_cached"])

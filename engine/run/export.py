@@ -1,0 +1,43 @@
+"""What a store holds as rows of an output: the newest run's input, in its order, as far as it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from engine.adapters.files import OutputRow, write_rows
+from engine.adapters.store import AnswerRow, RunStore
+from engine.adapters.stored import StoredRun, answers, newest_input, runs
+from engine.run.corpus import output_rows
+from engine.vocabulary.errors import StoreError
+from engine.vocabulary.values import RecordError
+
+
+def write_newest(store: RunStore, path: str) -> int:
+    """Write what is done so far; the number of rows. Also while a run writes to the store.
+
+    The newest run whose list of inputs is there decides which records, and in which order. A store that only single
+    records went through has no such list: then all answers are written, by id.
+
+    :raises StoreError: the store holds no run.
+    """
+    run = newest_input(store)
+    if run is not None:
+        return write_rows(path, output_rows(store, run.id, run.settings_id), fields=list(run.task.fields))
+    newest = next(iter(runs(store, newest=1)), None)
+    if newest is None:
+        raise StoreError(f"{store.path} holds no run, so there is nothing to write")
+    return write_rows(path, _answers_by_id(store, newest), fields=list(newest.task.fields))
+
+
+def _answers_by_id(store: RunStore, run: StoredRun) -> Iterator[OutputRow]:
+    return (answer_row(answer) for answer in answers(store, run.settings_id))
+
+
+def answer_row(answer: AnswerRow) -> OutputRow:
+    """An answer as a row of the output."""
+    id_ = msgspec.json.decode(answer.key)
+    if answer.ok and answer.output is not None:
+        return OutputRow(id=id_, output=msgspec.json.decode(answer.output))
+    return OutputRow(id=id_, error=RecordError(kind=answer.error_kind or "failed", message=answer.error_message or ""))
