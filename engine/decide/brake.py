@@ -15,6 +15,8 @@ from engine.vocabulary.values import FaultKind
 
 PROBES = 2
 _FAILED_BATCHES = 5
+_FAILED_LONE = 3
+_FAILED_CALLS = 16
 _OPEN_ANYWAY = 8
 _MIN_ENDED = 100
 _SILENT_FAULTS = 8  # faults at random in three calls of ten do that once in 15,000 starts; five in a row, once in 400
@@ -50,9 +52,13 @@ class Brake:
 
     @property
     def is_open(self) -> bool:
-        """Whether a batch and a lone record have both succeeded (or enough of anything has)."""
+        """Whether a batch and a lone record have both succeeded (or enough of anything has).
+
+        It closes again while the endpoint gives nothing but errors: the window is for work, not for failing faster.
+        """
         both = self._batch_worked and self._lone_worked
-        return both or (self._accepted > 0 and self._calls >= _OPEN_ANYWAY)
+        worked = both or (self._accepted > 0 and self._calls >= _OPEN_ANYWAY)
+        return worked and self._faults_in_a_row.total() < _SILENT_FAULTS
 
     @property
     def wants_lone(self) -> bool:
@@ -102,10 +108,10 @@ class Brake:
         return self._never_worked() or self._gone_silent(now) or self._too_many_failed()
 
     def _never_worked(self) -> Stop | None:
-        enough = self._barren_lone >= min(self._limits.lone_attempts, _FAILED_BATCHES) and (
-            self._barren_batches >= _FAILED_BATCHES or self._barren_lone >= _FAILED_BATCHES + 1
-        )
-        if self._accepted or not enough:
+        lone, batches = self._barren_lone, self._barren_batches
+        told = lone >= min(self._limits.lone_attempts, _FAILED_LONE)
+        enough = told and (batches >= _FAILED_BATCHES or lone >= 2 * _FAILED_LONE)
+        if self._accepted or not (enough or (lone and lone + batches >= _FAILED_CALLS)):
             return None
         cause, count = self._causes.most_common(1)[0]
         return Stop(

@@ -90,8 +90,9 @@ def _as_text(value: Any) -> str:
 
 
 def _missing(what: str, name: str, data: dict[str, Any]) -> str:
-    near = get_close_matches(name, data, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"it has: {', '.join(data) or 'nothing'}"
+    folded = {field.casefold(): field for field in data}
+    near = get_close_matches(name.casefold(), folded, n=1)
+    hint = f"did you mean '{folded[near[0]]}'?" if near else f"it has: {', '.join(data) or 'nothing'}"
     return f"{what} is missing; {hint}"
 
 

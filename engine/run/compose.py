@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 
 from engine.adapters.http import HttpTransport
-from engine.adapters.local import local_model
-from engine.adapters.providers.openai_chat import OpenAIChat
+from engine.adapters.local import CONTEXT_TOKENS, LOCAL_MODEL_NAME, local_model
+from engine.adapters.providers.openai_chat import EndpointKnowledge, OpenAIChat
 from engine.adapters.store import RunStore, open_store, temporary_store
 from engine.adapters.tokens import TiktokenCounter
 from engine.decide.batch_size import DEFAULT_BATCH_SIZE
@@ -65,6 +65,7 @@ class Workbench:
         self._transport = transport
         self._tokenizer = tokenizer
         self._allow_change = allow_change
+        self._known = EndpointKnowledge()
         self._next_call = store.next_call_id()
 
     def plan(self, task: Task) -> Plan:
@@ -89,7 +90,11 @@ class Workbench:
         return Asking(
             prompt=prompt,
             provider=OpenAIChat(
-                transport=self._transport, endpoint=self.endpoint, system=prompt.system, schema=prompt.schema
+                transport=self._transport,
+                endpoint=self.endpoint,
+                system=prompt.system,
+                schema=prompt.schema,
+                known=self._known,
             ),
             check=output_check(task),
             static_tokens=self._tokenizer.count(prompt.system),
@@ -224,8 +229,8 @@ async def open_workbench(
     async with contextlib.AsyncExitStack() as stack:
         if endpoint is None:
             local = await stack.enter_async_context(local_model(model_path))
-            endpoint = Endpoint(base_url=local.base_url, model="local", timeout_s=600.0)
-            config, model_name = _fitted(config, local.slots, local.context_tokens), local.name
+            endpoint = Endpoint(base_url=local.base_url, model=LOCAL_MODEL_NAME, timeout_s=600.0)
+            config, model_name = fitted(config, slots=local.slots, context_tokens=local.context_tokens), local.name
         else:
             endpoint, model_name = with_environment_key(endpoint), endpoint.model
         config = _with_batch_size(config)
@@ -248,7 +253,7 @@ async def open_workbench(
         )
 
 
-def _fitted(config: RunConfig, slots: int, context_tokens: int) -> RunConfig:
+def fitted(config: RunConfig, *, slots: int, context_tokens: int = CONTEXT_TOKENS) -> RunConfig:
     """A configuration that the embedded model can take: no more requests than slots, no more tokens than context."""
     output = min(config.packing.max_output_tokens, context_tokens // 3)
     packing = msgspec.structs.replace(
@@ -264,5 +269,5 @@ def _fitted(config: RunConfig, slots: int, context_tokens: int) -> RunConfig:
 def _with_batch_size(config: RunConfig) -> RunConfig:
     if config.packing.batch_size is not None:
         return config
-    size = min(DEFAULT_BATCH_SIZE, config.packing.max_batch_size)
+    size = min(DEFAULT_BATCH_SIZE, config.packing.max_batch_size)  # one that is given stands as it is
     return msgspec.structs.replace(config, packing=msgspec.structs.replace(config.packing, batch_size=size))

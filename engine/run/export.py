@@ -18,21 +18,20 @@ def write_newest(store: RunStore, path: str) -> int:
     """Write what is done so far; the number of rows. Also while a run writes to the store.
 
     The newest run whose list of inputs is there decides which records, and in which order. A store that only single
-    records went through has no such list: then all answers are written, by id.
+    records of a program went through has no such list: then all answers are written, by id.
 
     :raises StoreError: the store holds no run.
     """
-    run = newest_input(store)
-    if run is not None:
-        return write_rows(path, output_rows(store, run.id, run.settings_id), fields=list(run.task.fields))
-    newest = next(iter(runs(store, newest=1)), None)
-    if newest is None:
+    run = newest_input(store) or next(iter(runs(store, newest=1)), None)
+    if run is None:
         raise StoreError(f"{store.path} holds no run, so there is nothing to write")
-    return write_rows(path, _answers_by_id(store, newest), fields=list(newest.task.fields))
+    return write_rows(path, _rows(store, run), fields=list(run.task.fields))
 
 
-def _answers_by_id(store: RunStore, run: StoredRun) -> Iterator[OutputRow]:
-    return (answer_row(answer) for answer in answers(store, run.settings_id))
+def _rows(store: RunStore, run: StoredRun) -> Iterator[OutputRow]:
+    if run.note.get("source") == "submit":
+        return (answer_row(answer) for answer in answers(store, run.settings_id))
+    return output_rows(store, run.id, run.settings_id)
 
 
 def answer_row(answer: AnswerRow) -> OutputRow:

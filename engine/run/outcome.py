@@ -59,24 +59,21 @@ def settle(
     return Settled(row=row, result=result)
 
 
-def copies(settled: Settled, item: Item, followers: Iterable[Item], *, now: float) -> list[Settled]:
+def copies(settled: Settled, followers: Iterable[Item], *, now: float) -> list[Settled]:
     """The same end for records with an identical input."""
-    made = []
-    for follower in followers:
-        error = settled.result.error
-        made.append(
-            settle(
-                msgspec.structs.replace(follower, calls=item.calls),
-                output=settled.result.output,
-                error=error,
-                batch_size=settled.row.batch_size,
-                form=settled.row.form,
-                now=now,
-                wall_time=settled.row.answered_at,
-                copied=True,
-            )
+    return [
+        settle(
+            msgspec.structs.replace(follower, calls=settled.result.calls),
+            output=settled.result.output,
+            error=settled.result.error,
+            batch_size=settled.row.batch_size,
+            form=settled.row.form,
+            now=now,
+            wall_time=settled.row.answered_at,
+            copied=True,
         )
-    return made
+        for follower in followers
+    ]
 
 
 def stored_result(record: Record, row: AnswerRow) -> Result:

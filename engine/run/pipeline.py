@@ -117,9 +117,7 @@ class Pipeline:
         )  # fmt: skip
         self._queue = WorkQueue(max_wait_s=config.packing.max_wait_s)
         self._pacer = Pacer(config.limits)
-        self._batch_size = FixedBatchSize(
-            min(config.packing.batch_size or DEFAULT_BATCH_SIZE, config.packing.max_batch_size)
-        )
+        self._batch_size = FixedBatchSize(config.packing.batch_size or DEFAULT_BATCH_SIZE)
         self._estimates = TokenEstimates(
             static_tokens=plan.asking.static_tokens, prior_output_tokens=plan.asking.output_tokens
         )
@@ -306,8 +304,10 @@ class Pipeline:
         packing, estimates = self._config.packing, self._estimates
         per_record = estimates.output_per_record
         most_input = packing.max_input_tokens - estimates.static_tokens
-        # A request that takes much of a minute's tokens waits long for them: stay small where that is possible.
+        # A request that takes much of a minute's tokens waits long for them: stay small where that is possible. Where
+        # the static prompt is most of it, smaller batches would only pay for it more often.
         comfortable = self._pacer.comfortable_tokens - estimates.static_tokens - estimates.call_overhead
+        comfortable = max(comfortable, estimates.static_tokens)
         room = Room(
             items=self._batch_size.size(),
             input_tokens=int(max(0.0, min(most_input, comfortable)) / estimates.input_ratio),
@@ -413,7 +413,8 @@ class Pipeline:
         try:
             outcome = await sent.asking.provider.complete(user=sent.user, max_output_tokens=sent.max_output_tokens)
             with anyio.CancelScope(shield=True):  # from here on the reply is paid for
-                return await self._settle_call(sent, outcome)
+                settled = await self._settle_call(sent, outcome)
+            return settled
         finally:
             self.counters.in_flight -= 1
             self._reserved_usd -= sent.reserved_usd
@@ -434,17 +435,30 @@ class Pipeline:
             verdict = judge_fault(batch, outcome, self._config.recovery, now=now, rng=self._rng)
             self._after_fault(sent, outcome, verdict, now)
         usage = self._usage(sent, outcome)
-        self._pacer.settle(reserved=sent.reserved_tokens, used=usage.input_tokens + usage.output_tokens)
+        self._pacer.settle(reserved=sent.reserved_tokens, used=self._charged(sent, outcome, usage))
         self._count(verdict, usage)
         settled = self._ends(sent, verdict, now)
         self._maybe_stop(verdict, outcome, now)  # before anything is awaited, or more would be sent meanwhile
         await self._journal.write([self._call_row(sent, outcome, verdict, usage, now)], [end.row for end in settled])
-        for end in settled:
-            self._followers.pop(end.row.digest, None)
-            self._intake.note_settled(end.row)
+        settled += await self._late_copies(settled)
         for child in verdict.children:
             self._queue.add_child(child, now)
         return settled
+
+    async def _late_copies(self, settled: list[Settled]) -> list[Settled]:
+        """The ends of identical records that came while the answer was on its way into the store.
+
+        From here on a twin finds the answer there: no await stands between the look-up of its digest and this.
+        """
+        late: list[Settled] = []
+        for end in settled:
+            self._intake.note_settled(end.row)
+            followers = self._followers.pop(end.row.digest, ())
+            late += copies(end, followers, now=anyio.current_time())
+        if late:
+            self.counters.records_copied += len(late)
+            await self._journal.write((), [end.row for end in late])
+        return late
 
     def _read(self, sent: Sent, completion: Completion) -> Reading:
         keyed = sent.asking.keyed
@@ -493,6 +507,13 @@ class Pipeline:
             estimated=True,
         )
 
+    @staticmethod
+    def _charged(sent: Sent, outcome: Completion | Fault, usage: Usage) -> int:
+        """Tokens that the endpoint has counted against its limit: of a request that failed, what was reserved."""
+        if isinstance(outcome, Fault) and outcome.usage is None:
+            return sent.reserved_tokens
+        return usage.input_tokens + usage.output_tokens
+
     def _count(self, verdict: Verdict, usage: Usage) -> None:
         counters = self.counters
         counters.requests += 1
@@ -521,7 +542,9 @@ class Pipeline:
         ]
         ends: list[Settled] = []
         for item, end in pairs:
-            same = copies(end, item, self._followers.get(item.record.digest, ()), now=now)
+            followers = self._followers.get(item.record.digest, [])
+            same = copies(end, followers, now=now)
+            followers.clear()
             self.counters.records_copied += len(same)
             ends += [end, *same]
         return ends

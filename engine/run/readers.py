@@ -106,7 +106,7 @@ class ThreadReader:
 
 
 class InlineReader:
-    """Reads an iterable that never blocks, on the event loop: for virtual time and for records already in memory."""
+    """Reads an iterable that never blocks, on the event loop: for virtual time, which cannot wait for threads."""
 
     def __init__(self, records: Iterable[RawRecord], prepare: Prepare) -> None:
         self._records = iter(records)

@@ -262,6 +262,7 @@ class Engine:
         status = "crashed"
         try:
             run = await bench.begin(task, note={"source": "api"})
+            await self._run_sync(bench.store.drop_ended_inputs)
             feed.pipeline = bench.pipeline(run, counters=feed.counters)
             if feed.is_abandoned:
                 feed.abandon()
@@ -290,7 +291,7 @@ class Engine:
             pumping.start_soon(reader.pump)
             return reader
         raws = _raw_records(records, task)
-        if self._virtual_time or isinstance(records, list | tuple):
+        if self._virtual_time:
             return InlineReader(raws, prepare)
         return ThreadReader(raws, prepare, ahead=ahead)
 

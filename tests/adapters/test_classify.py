@@ -97,7 +97,8 @@ REAL: list[tuple[str, int, Any, FaultKind, str | None]] = [
      "max_completion_tokens"], "msg": "Extra inputs are not permitted", "input": 500}]}, "type":
      "invalid_request_error"}, K.UNSUPPORTED, "max_completion_tokens"),
     ("llama.cpp, context", 400, {"error": {"code": 400, "message": "the request exceeds the available context size, "
-     "try increasing it", "type": "exceed_context_size_error", "n_prompt_tokens": 5000, "n_ctx": 4096}}, K.CONTEXT, None),
+     "try increasing it", "type": "exceed_context_size_error", "n_prompt_tokens": 5000, "n_ctx": 4096}},
+     K.CONTEXT, None),
     ("llama.cpp, loading", 503, {"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}},
      K.SERVER, None),
     ("llama.cpp, grammar", 400, {"error": {"code": 400, "message": "Failed to parse grammar", "type":
@@ -149,7 +150,8 @@ REAL: list[tuple[str, int, Any, FaultKind, str | None]] = [
     ("OpenRouter, credits", 402, {"error": {"code": 402, "message": "Insufficient credits. Add more using https://x"}},
      K.QUOTA, None),
     ("OpenRouter, moderation", 403, {"error": {"code": 403, "message": "openai/gpt-4o requires moderation. Your input "
-     "was flagged for \"violence\".", "metadata": {"reasons": ["violence"], "flagged_input": "..."}}}, K.FILTERED, None),
+     "was flagged for \"violence\".", "metadata": {"reasons": ["violence"], "flagged_input": "..."}}},
+     K.FILTERED, None),
     ("OpenRouter, upstream", 400, {"error": {"code": 400, "message": "Provider returned error", "metadata": {
      "provider_name": "OpenAI", "raw": json.dumps(openai("Unsupported parameter: 'max_tokens' is not supported with "
      "this model. Use 'max_completion_tokens' instead.", "unsupported_parameter", "max_tokens"))}}},

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import AsyncIterator
 from typing import Any
 
+import anyio
 import pytest
 
 from engine.testing.simulator.answers import stable_label
@@ -284,3 +286,29 @@ def test_order_of_labels_in_a_sorted_corpus_is_broken_up() -> None:
         by_call.setdefault(result.calls[-1], set()).add(result.output)
     mixed = sum(len(labels) > 1 for labels in by_call.values())
     assert mixed > len(by_call) * 0.7
+
+
+@pytest.mark.parametrize("pause_s", [0.001, 0.003, 0.01, 0.025, 0.049, 0.05, 0.051])
+def test_a_twin_that_comes_at_any_moment_is_answered(pause_s: float) -> None:
+    """Identical inputs arrive while their answer is asked, on its way into the store, or there: each ends once."""
+    records = make_records(60, lambda number: f"text {number % 3}")
+
+    async def source() -> AsyncIterator[dict[str, Any]]:
+        for record in records:
+            yield record
+            await anyio.sleep(pause_s)
+
+    outcome = simulate(source(), make_config(2))
+    outcome.assert_each_once(records)
+    assert outcome.endpoint is not None
+    assert set(outcome.endpoint.ledger.sends.values()) == {1}
+
+
+def test_a_low_token_limit_does_not_undo_batching() -> None:
+    """Where the static prompt is most of a request, smaller batches would only pay for it more often."""
+    task = make_task(instructions="Say which colour it is. " * 300)
+    config = RunConfig(packing=Packing(batch_size=10), limits=Limits(tokens_per_minute=30_000))
+    records = make_records(200)
+    outcome = simulate(records, config, task=task)
+    outcome.assert_each_once(records)
+    assert outcome.counters.requests <= 25

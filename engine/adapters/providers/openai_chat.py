@@ -36,6 +36,21 @@ class Capabilities(msgspec.Struct, frozen=True):
 
 
 _LIMIT_FIELDS = ("max_tokens", "max_completion_tokens")
+
+
+class EndpointKnowledge:
+    """What has been found out about one endpoint; shared by all that ask it, so that it is found out once.
+
+    :ivar proven: a request has succeeded, so an unexplained refusal is about its content.
+    :ivar switched_limit: the other name of the output limit has been tried.
+    """
+
+    def __init__(self) -> None:
+        self.capabilities = Capabilities()
+        self.proven = False
+        self.switched_limit = False
+
+
 _STEP_DOWN = {"json_schema": "json_object", "json_object": None}
 
 
@@ -79,8 +94,18 @@ class OpenAIChat:
     """A `Provider` for one static prompt on one endpoint."""
 
     def __init__(
-        self, *, transport: Transport, endpoint: Endpoint, system: str, schema: Mapping[str, Any] | None
+        self,
+        *,
+        transport: Transport,
+        endpoint: Endpoint,
+        system: str,
+        schema: Mapping[str, Any] | None,
+        known: EndpointKnowledge | None = None,
     ) -> None:
+        """
+        :param schema: of the reply; None asks by the prompt alone.
+        :param known: what has been found out about the endpoint, if it is shared with other prompts.
+        """
         taken = [key for key in _OURS if key in endpoint.extra_body]
         if taken:
             raise ConfigError(f"extra body: {taken[0]!r} is the engine's own; leave it out")
@@ -90,22 +115,22 @@ class OpenAIChat:
         self._schema = schema
         self._url = chat_url(endpoint.base_url)
         self._headers = _headers(endpoint)
-        self._capabilities = Capabilities(response_format="json_schema" if schema is not None else None)
-        self._proven = False
-        self._switched_limit = False
-        self._head = self._request_head()
+        self._known = known if known is not None else EndpointKnowledge()
+        if schema is None:
+            self._known.capabilities = msgspec.structs.replace(self._known.capabilities, response_format=None)
+        self._head = (self._known.capabilities, self._request_head())
 
     def __repr__(self) -> str:
-        return f"OpenAIChat({shown_url(self._url)!r}, model={self._endpoint.model!r}, {self._capabilities})"
+        return f"OpenAIChat({shown_url(self._url)!r}, model={self._endpoint.model!r}, {self._known.capabilities})"
 
     @property
     def capabilities(self) -> Capabilities:
         """What the endpoint is known, or still believed, to take."""
-        return self._capabilities
+        return self._known.capabilities
 
     async def complete(self, *, user: str, max_output_tokens: int) -> Completion | Fault:
         """See `engine.vocabulary.ports.Provider`."""
-        sent_with = self._capabilities
+        sent_with = self._known.capabilities
         try:
             reply = await self._transport.post(
                 self._url,
@@ -123,7 +148,7 @@ class OpenAIChat:
             return Fault(kind=FaultKind.TRANSPORT, message=f"the connection failed: {error}")
         outcome = self._read(reply)
         if isinstance(outcome, Completion):
-            self._proven = True
+            self._known.proven = True
             return outcome
         return self._negotiated(outcome, sent_with)
 
@@ -137,34 +162,41 @@ class OpenAIChat:
     def _negotiated(self, fault: Fault, sent_with: Capabilities) -> Fault:
         """Take note of what the endpoint does not take; the fault then asks for the same batch again."""
         parameter = fault.parameter if fault.kind is FaultKind.UNSUPPORTED else None
-        if parameter is None and not self._proven and fault.kind is FaultKind.REJECTED:
+        if parameter is None and not self._known.proven and fault.kind is FaultKind.REJECTED:
             parameter = "response_format"  # an unexplained refusal before anything worked: ask for less
         if parameter is None:
             return fault
-        if sent_with == self._capabilities:
+        if sent_with == self._known.capabilities:
             lesser = self._lesser(parameter)
             if lesser is None:
                 return msgspec.structs.replace(fault, kind=FaultKind.REJECTED, parameter=None)
-            self._capabilities = lesser
-            self._head = self._request_head()
+            self._known.capabilities = lesser
         return msgspec.structs.replace(fault, kind=FaultKind.UNSUPPORTED, parameter=parameter)
 
     def _lesser(self, parameter: str) -> Capabilities | None:
         if parameter in self._endpoint.extra_body:
             return None
         if parameter in _LIMIT_FIELDS:
-            if self._switched_limit:
+            if self._known.switched_limit:
                 return None  # it refuses both names; switching for ever would not help
-            self._switched_limit = True
-        return without(self._capabilities, parameter)
+            self._known.switched_limit = True
+        return without(self._known.capabilities, parameter)
+
+    def _current_head(self) -> bytes:
+        """The head for what is known now; another provider on the endpoint may have found something out."""
+        capabilities, head = self._head
+        if capabilities is not self._known.capabilities:
+            head = self._request_head()
+            self._head = (self._known.capabilities, head)
+        return head
 
     def _request_head(self) -> bytes:
         """Everything before the user's message, encoded once: it is the same in every request."""
         fields: dict[str, Any] = {"model": self._endpoint.model}
-        if self._capabilities.temperature and self._endpoint.temperature is not None:
+        if self._known.capabilities.temperature and self._endpoint.temperature is not None:
             fields["temperature"] = self._endpoint.temperature
-        if self._capabilities.response_format is not None:
-            fields["response_format"] = self._response_format(self._capabilities.response_format)
+        if self._known.capabilities.response_format is not None:
+            fields["response_format"] = self._response_format(self._known.capabilities.response_format)
         fields |= self._endpoint.extra_body
         system = msgspec.json.encode({"role": "system", "content": self._system})
         opened = msgspec.json.encode(fields).removesuffix(b"}")
@@ -176,9 +208,9 @@ class OpenAIChat:
         return {"type": kind, "json_schema": {"name": "results", "strict": True, "schema": self._schema}}
 
     def _body(self, user: str, max_output_tokens: int) -> bytes:
-        body = self._head + msgspec.json.encode(user) + b"}]"
+        body = self._current_head() + msgspec.json.encode(user) + b"}]"
         if self._endpoint.extra_body.keys().isdisjoint(_LIMIT_FIELDS):
-            body += f',"{self._capabilities.max_tokens_field}":{max_output_tokens}'.encode()
+            body += f',"{self._known.capabilities.max_tokens_field}":{max_output_tokens}'.encode()
         return body + b"}"
 
 

@@ -1,0 +1,162 @@
+"""`annotate retry`: ask again for some records, with the settings that they were asked with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from click.core import ParameterSource
+
+from engine.adapters.store import RunStore, open_store, read_store
+from engine.adapters.stored import AnswerFilter, StoredRun, answered_keys, mark_again, runs, store_path
+from engine.cli.console import pasteable
+from engine.cli.exits import ALL_ANNOTATED, STOPPED
+from engine.cli.options import run_options
+from engine.cli.run import Job, as_typed, make_job, run_job
+from engine.run.compose import task_key
+from engine.vocabulary.errors import ConfigError
+
+
+@click.command("retry")
+@click.argument("store_or_output")
+@click.option("--failed", is_flag=True, help="Failed records; so it is when no filter is given.")
+@click.option("--kind", "kinds", multiple=True, metavar="KIND", help="Records that failed so. May be repeated.")
+@click.option(
+    "--batch-size-above",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Records answered in requests of more than N, also if they are done.",
+)
+@click.option("--id", "ids", multiple=True, metavar="ID", help="This record, also if it is done. May be repeated.")
+@click.option("--task", metavar="TASK.toml", help="The task file, if it moved.")
+@click.option("--input", metavar="INPUT", help="The input, if it moved.")
+@run_options
+def retry_command(
+    store_or_output: str,
+    failed: bool,
+    kinds: tuple[str, ...],
+    batch_size_above: int | None,
+    ids: tuple[str, ...],
+    task: str | None,
+    input: str | None,
+    **options: Any,
+) -> int:
+    """Ask again for failed records, or for those that the filters name, in the order of the input.
+
+    STORE_OR_OUTPUT is a run store, or the output file that it lies beside. Task, input and options are those of the
+    run, except where other ones are given here (--batch-size 1). Earlier answers stay until there are new ones.
+    """
+    path = store_path(store_or_output)
+    with closing(read_store(path)) as store:
+        run = _repeatable(store, path)
+        keys = _keys(store, run, ids)
+    if not (failed or kinds or keys) and batch_size_above is None:
+        failed = True
+    wanted = AnswerFilter(failed=failed, kinds=kinds, batch_size_above=batch_size_above, keys=keys)
+    settings = _merged(run, options) | {"store": str(path), "retry_failed": False}
+    if Path(store_or_output).resolve() != path.resolve() and not _is_given("output"):
+        settings["output"] = store_or_output
+    job = make_job(task or run.note["task"], input or run.note["input"], settings, again=as_typed())
+    job = msgspec.structs.replace(job, note=job.note | {"base": _base(run)})
+    _check_same_question(run, job)
+    if not _mark(path, run, wanted):
+        click.echo("No answer is of that kind; nothing is asked again.", err=True)
+        return ALL_ANNOTATED
+    code = run_job(job)
+    if code != STOPPED:
+        _settle_marks(path, run)
+    return code
+
+
+def _repeatable(store: RunStore, path: Path) -> StoredRun:
+    """The newest run, if it can be done again."""
+    run = next(iter(runs(store, newest=1)), None)
+    if run is None:
+        raise ConfigError(f"{path} holds no run, so there is nothing to ask again")
+    if not isinstance(run.note.get("options"), dict) or not isinstance(run.note.get("task"), str):
+        raise ConfigError(
+            f"{path} was written by a program and not by `annotate run`; ask again there, with retry_failed=True"
+        )
+    if run.note.get("input") == "-":
+        raise ConfigError(
+            "the run read standard input, which cannot be read again; send the same records into the same "
+            "`annotate run` once more, with --retry-failed"
+        )
+    return run
+
+
+def _keys(store: RunStore, run: StoredRun, ids: Sequence[str]) -> list[str]:
+    found: list[str] = []
+    for given in ids:
+        keys = answered_keys(store, run.settings_id, given)
+        if not keys:
+            raise ConfigError(f"--id {given}: no answer to a record of that id is in the store")
+        found += keys
+    return found
+
+
+# -- settings ----------------------------------------------------------------------------------------------------
+
+
+def _base(run: StoredRun) -> dict[str, Any]:
+    """The options of `annotate run`, without what an earlier retry changed for itself."""
+    base: dict[str, Any] = run.note.get("base") or run.note["options"]
+    return base
+
+
+def _merged(run: StoredRun, options: dict[str, Any]) -> dict[str, Any]:
+    """The run's options, with those of this command line in their place."""
+    stored = {name: value for name, value in _base(run).items() if name in options and name != "headers"}
+    given = {name: value for name, value in options.items() if _is_given(name)}
+    if _elsewhere(given, stored):
+        raise click.UsageError("another model is another question: use `annotate run` with another --output")
+    missing = [name for name in _base(run).get("headers", ()) if name not in options["headers"]]
+    if missing:
+        again = " ".join(f"--header {name}=..." for name in missing)
+        raise ConfigError(f"the run sent headers whose values are not stored, as they may be keys; add {again}")
+    return options | stored | given | {"headers": options["headers"]}
+
+
+def _is_given(name: str) -> bool:
+    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+
+def _elsewhere(given: dict[str, Any], stored: dict[str, Any]) -> bool:
+    return any(name in given and given[name] != stored.get(name) for name in ("model", "model_path"))
+
+
+def _check_same_question(run: StoredRun, job: Job) -> None:
+    if task_key(job.task) != run.task_key:
+        raise ConfigError(
+            f"the task in {job.task_path} changed since the run, so its answers would be to another question; use "
+            "`annotate run` with another --output, or give the task as it was with --task"
+        )
+
+
+# -- marks -------------------------------------------------------------------------------------------------------
+
+
+def _mark(path: Path, run: StoredRun, wanted: AnswerFilter) -> int:
+    """Mark what is to be asked again, and tell; the number."""
+    with closing(open_store(path)) as store:
+        counts = mark_again(store, run.settings_id, wanted)
+    total = sum(counts.values())
+    if total:
+        kinds = ", ".join(
+            f"{count:,} {'done' if kind is None else f'failed ({kind})'}" for kind, count in counts.items()
+        )
+        click.echo(f"{total:,} {'record is' if total == 1 else 'records are'} asked again: {kinds}", err=True)
+    return total
+
+
+def _settle_marks(path: Path, run: StoredRun) -> None:
+    """A done record whose new ask failed keeps its answer, and is not asked yet again by the next run."""
+    with closing(open_store(path)) as store:
+        kept = store.clear_redo(run.settings_id)
+    if kept:
+        show = pasteable(["show", str(path)])
+        click.echo(f"{kept:,} keep their earlier answer: asked again, they failed; see {show}", err=True)

@@ -1,0 +1,164 @@
+"""From a record as read to one that can be asked about: ids keep their type, and what is missing is named."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.decide.records import RecordReader, id_key
+from engine.vocabulary.task import Task
+from engine.vocabulary.values import BadRecord, RawRecord, Record
+
+
+def make_reader(*, each_alone: bool = False, **changes: Any) -> RecordReader:
+    return RecordReader(Task(**({"instructions": "Judge it.", "labels": ["a"]} | changes)), each_alone=each_alone)
+
+
+def raw(data: dict[str, Any] | None, *, line: int = 1, error: str | None = None) -> RawRecord:
+    return RawRecord(position=line - 1, line=line, data=data, error=error)
+
+
+def good(reader: RecordReader, data: dict[str, Any], line: int = 1) -> Record:
+    record = reader.read(raw(data, line=line))
+    assert isinstance(record, Record), record
+    return record
+
+
+def bad(reader: RecordReader, data: dict[str, Any] | None, line: int = 1, **options: Any) -> BadRecord:
+    record = reader.read(raw(data, line=line, **options))
+    assert isinstance(record, BadRecord), record
+    return record
+
+
+ids = (
+    st.text(st.characters(exclude_categories=["Cs"])) | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+)
+
+
+@given(ids)
+def test_ids_keep_their_type(id_: Any) -> None:
+    """What goes in as a number comes out as that number, as a string as that string."""
+    record = good(make_reader(), {"id": id_, "text": "x"})
+    assert (record.id, type(record.id)) == (id_, type(id_))
+
+
+@given(st.integers(-(10**25), 10**25))
+def test_a_number_and_its_digits_are_two_ids(number: int) -> None:
+    """``1`` and ``"1"`` are two records, to the store as well."""
+    assert id_key(number) != id_key(str(number))
+    assert json.loads(id_key(number)) == number
+
+
+@pytest.mark.parametrize("id_", [None, True, [1], {"a": 1}, float("nan"), float("inf"), "\ud800"], ids=repr)
+def test_an_id_that_json_cannot_hold_makes_a_bad_record(id_: Any) -> None:
+    """Neither a string nor a finite number: refused by name, with its place, and no exception."""
+    record = bad(make_reader(), {"id": id_, "text": "x"}, line=7)
+    assert (record.line, record.position) == (7, 6)
+    assert record.message
+
+
+def test_without_ids_the_line_number_serves() -> None:
+    """The first readable record decides: no `id`, no ids; then the number from 1 is the id."""
+    reader = make_reader()
+    bad(reader, None, line=1, error="broken JSON")
+    assert reader.id_field is None
+    assert [good(reader, {"text": "x"}, line=line).id for line in (2, 3)] == [2, 3]
+    assert good(reader, {"id": 2, "text": "x"}, line=4).id == 4  # two records with the id 2 would be worse
+
+
+def test_with_ids_all_must_have_one() -> None:
+    """A record without the id that others have is refused, and the nearest name is given."""
+    reader = make_reader()
+    good(reader, {"id": "a", "text": "x"})
+    assert reader.id_field == "id"
+    assert "id field 'id' is missing; did you mean 'Id'?" in bad(reader, {"Id": "b", "text": "x"}).message
+
+
+def test_records_of_different_callers_stand_for_themselves() -> None:
+    """With `each_alone` one record may have an id and the next none; a task that names the field still holds."""
+    reader = make_reader(each_alone=True)
+    assert [good(reader, data, line=9).id for data in ({"id": "a", "t": "x"}, {"t": "x"})] == ["a", 9]
+    bad(make_reader(each_alone=True, id="key"), {"t": "x"})
+
+
+def test_the_task_chooses_id_and_fields() -> None:
+    """Fields go out in the task's order, the id only where the task sends it."""
+    record = good(make_reader(id="key", input=["title", "body"]), {"body": "b", "key": 3, "title": "t", "more": 1})
+    assert (record.id, record.input, list(record.input)) == (3, {"title": "t", "body": "b"}, ["title", "body"])
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [("plain", "plain"), ("", ""), (None, ""), (3, "3"), (True, "true"), ([1, "ü"], '[1,"ü"]'), ({"b": 1}, '{"b":1}')],
+)
+def test_one_field_is_sent_as_a_plain_string(value: Any, text: str) -> None:
+    """A single field is a string, as JSON where it is no text; null is nothing."""
+    assert good(make_reader(), {"id": 1, "text": value}).input == text
+    assert good(make_reader(input=["text"]), {"id": 1, "text": value, "more": 2}).input == text
+
+
+def test_all_fields_but_the_id_are_sent_by_default() -> None:
+    """Without a choice everything but the id is the input; a record of nothing but an id has none."""
+    assert good(make_reader(), {"id": 1, "a": "x", "b": None}).input == {"a": "x", "b": None}
+    assert "nothing to ask about" in bad(make_reader(), {"id": 1}).message
+
+
+def test_a_missing_field_names_the_nearest() -> None:
+    """The remedy stands in the message: the field that was probably meant, or those that there are."""
+    near = bad(make_reader(input=["text"]), {"id": 1, "txt": "x"})
+    assert near.message == "field 'text' is missing; did you mean 'txt'?"
+    assert near.id == 1
+    assert bad(make_reader(input=["text"]), {"id": 1, "zz": 1}).message == "field 'text' is missing; it has: id, zz"
+
+
+@pytest.mark.parametrize("value", [object(), "\ud800", {1: {2: object()}}, {"n": 2**20_000}], ids=range(4))
+def test_what_json_cannot_hold_makes_a_bad_record(value: Any) -> None:
+    """A value from a program that cannot be sent is that record's failure, and not the run's."""
+    assert bad(make_reader(), {"id": "a", "x": value, "y": "z"}).id == "a"
+
+
+def test_a_bottomless_value_makes_a_bad_record() -> None:
+    """Nesting deeper than can be encoded is that record's failure too."""
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    assert bad(make_reader(), {"id": "a", "x": deep, "y": "z"}).message
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(st.characters(exclude_categories=["Cs"]), max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc"), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def shuffled(value: Any, rng: random.Random) -> Any:
+    """The same JSON value with its keys in another order."""
+    if isinstance(value, dict):
+        keys = rng.sample(list(value), len(value))
+        return {key: shuffled(value[key], rng) for key in keys}
+    return [shuffled(element, rng) for element in value] if isinstance(value, list) else value
+
+
+@given(st.dictionaries(st.text("abcd", min_size=1), json_values, min_size=1, max_size=4), st.integers(0, 2**32))
+def test_the_digest_does_not_depend_on_the_order_of_keys(fields: dict[str, Any], seed: int) -> None:
+    """The same question in another order of keys is the same question, at every depth; it has 16 bytes."""
+    data = {"id": 1, **fields}
+    one = good(make_reader(), data)
+    other = good(make_reader(), shuffled(data, random.Random(seed)))
+    assert one.digest == other.digest
+    assert len(one.digest) == 16
+
+
+@given(json_values, json_values)
+def test_other_inputs_have_other_digests(one: Any, other: Any) -> None:
+    """The same id with another text is another question; the id is no part of it."""
+    reader = make_reader(input=["a", "b"])
+    first = good(reader, {"id": 1, "a": one, "b": ""})
+    second = good(reader, {"id": 2, "a": other, "b": ""})
+    assert (first.digest == second.digest) == (json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True))
