@@ -41,7 +41,8 @@ CREATE TABLE answers (
     error_kind TEXT, error_message TEXT, calls TEXT NOT NULL, batch_size INTEGER NOT NULL, form TEXT NOT NULL,
     run_id INTEGER NOT NULL, answered_at REAL NOT NULL, latency_s REAL NOT NULL, copied INTEGER NOT NULL,
     redo INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (settings_id, key, digest)) WITHOUT ROWID;
-CREATE INDEX answers_digest ON answers (digest, settings_id);
+-- Only of answers that may be copied: the first that it gives is one.
+CREATE INDEX answers_digest ON answers (digest, settings_id) WHERE ok = 1 AND redo = 0;
 CREATE TABLE calls (
     id INTEGER PRIMARY KEY, run_id INTEGER NOT NULL, sent_at REAL NOT NULL, latency_s REAL NOT NULL,
     size INTEGER NOT NULL, accepted INTEGER NOT NULL, status INTEGER NOT NULL, outcome TEXT NOT NULL,
@@ -156,10 +157,12 @@ class RunStore:
 
     def close(self) -> None:
         """Close the file and let others have it."""
-        with self._guard, _translated(self.path):
-            self._db.close()
-        if self._lock is not None:
-            self._lock.release()
+        try:
+            with self._guard, _translated(self.path):
+                self._db.close()
+        finally:
+            if self._lock is not None:
+                self._lock.release()
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -167,10 +170,11 @@ class RunStore:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                if self._db.in_transaction:  # a full disk may have rolled it back already
+                    self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
 
     # -- settings and runs -------------------------------------------------------------------------------------
 
@@ -224,12 +228,22 @@ class RunStore:
 
     def add_inputs(self, run_id: int, rows: Sequence[InputRow]) -> list[Duplicate]:
         """Note records of the input. One whose id has occurred before is noted as broken, and returned."""
+        values = [(run_id, row.position, row.line, row.id, row.key, row.digest, row.error) for row in rows]
+        try:
+            with self._transaction() as db:
+                db.executemany(_INSERT_INPUT, values)
+        except _Conflict:
+            return self._add_one_by_one(run_id, rows, values)
+        return []
+
+    def _add_one_by_one(
+        self, run_id: int, rows: Sequence[InputRow], values: Sequence[tuple[Any, ...]]
+    ) -> list[Duplicate]:
         duplicates: list[Duplicate] = []
         with self._transaction() as db:
-            for row in rows:
-                values = (run_id, row.position, row.line, row.id, row.key, row.digest, row.error)
+            for row, value in zip(rows, values, strict=True):
                 try:
-                    db.execute("INSERT INTO inputs VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+                    db.execute(_INSERT_INPUT, value)
                 except sqlite3.IntegrityError:
                     duplicates.append(_note_duplicate(db, run_id, row))
         return duplicates
@@ -263,14 +277,17 @@ class RunStore:
             for row in self._db.execute(sql, (settings_id, *keys)):
                 answer = read_answer(row)
                 by_key.setdefault(answer.key, []).append(answer)
+                if answer.ok and not answer.redo:
+                    by_digest[answer.digest] = answer
+            # The index is named, since SQLite without statistics takes the primary key's prefix for as good and reads
+            # every answer; and it is asked for one at a time, since a text may have been answered for many records.
             sql = (
-                # Named, since SQLite without statistics takes the primary key's prefix for as good and reads it all.
                 f"SELECT {ANSWER_COLUMNS} FROM answers INDEXED BY answers_digest "
-                f"WHERE digest IN ({_marks(digests)}) AND settings_id = ? AND ok = 1 AND redo = 0"
+                "WHERE digest = ? AND settings_id = ? AND ok = 1 AND redo = 0 LIMIT 1"
             )
-            for row in self._db.execute(sql, (*digests, settings_id)):
-                answer = read_answer(row)
-                by_digest[answer.digest] = answer
+            for digest in set(digests) - by_digest.keys():
+                for row in self._db.execute(sql, (digest, settings_id)):
+                    by_digest[digest] = read_answer(row)
         return Found(by_key=by_key, by_digest=by_digest)
 
     def write(self, run_id: int, settings_id: int, calls: Sequence[CallRow], answers: Sequence[AnswerRow]) -> None:
@@ -319,6 +336,7 @@ class RunStore:
         return self.query(sql, values)[0][0]
 
 
+_INSERT_INPUT = "INSERT INTO inputs VALUES (?, ?, ?, ?, ?, ?, ?)"
 _INSERT_CALL = f"INSERT INTO calls VALUES ({', '.join('?' * 15)})"
 _UPSERT_ANSWER = f"""
 INSERT INTO answers VALUES ({", ".join("?" * 15)})
@@ -332,20 +350,25 @@ WHERE excluded.ok = 1 OR answers.ok = 0
 
 
 def _call_values(run_id: int, call: CallRow) -> tuple[Any, ...]:
-    raw = None if call.raw is None else call.raw[:RAW_LIMIT]
+    raw = None if call.raw is None else _whole(call.raw[:RAW_LIMIT])
     return (
         call.id, run_id, call.sent_at, call.latency_s, call.size, call.accepted, call.status, call.outcome,
         call.finish_reason, call.input_tokens, call.cached_tokens, call.output_tokens, int(call.estimated),
-        call.message, raw,
+        call.message and _whole(call.message), raw,
     )  # fmt: skip
 
 
 def _answer_values(run_id: int, settings_id: int, answer: AnswerRow) -> tuple[Any, ...]:
     return (
         settings_id, answer.key, answer.digest, int(answer.ok), answer.output, answer.error_kind,
-        answer.error_message, msgspec.json.encode(answer.calls).decode(), answer.batch_size, answer.form, run_id,
-        answer.answered_at, answer.latency_s, int(answer.copied), 0,
+        answer.error_message and _whole(answer.error_message), msgspec.json.encode(answer.calls).decode(),
+        answer.batch_size, answer.form, run_id, answer.answered_at, answer.latency_s, int(answer.copied), 0,
     )  # fmt: skip
+
+
+def _whole(text: str) -> str:
+    """The text with half characters (lone surrogates) replaced, which SQLite does not take."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def read_answer(row: Sequence[Any]) -> AnswerRow:
@@ -399,21 +422,25 @@ def open_store(path: str | os.PathLike[str]) -> RunStore:
     """
     file = Path(path)
     if not file.parent.is_dir():
-        raise StoreError(f"the folder of the run store does not exist: {file.parent}")
-    lock = _locked(file)
-    try:
+        raise StoreError(
+            f"the folder of the run store does not exist: {file.parent}. Create it, or use another --store"
+        )
+    if file.is_dir():
+        raise StoreError(f"the run store {file} is a folder; name a file with --store")
+    with contextlib.ExitStack() as opened:
+        lock = _locked(file)
+        opened.callback(lock.release)
         with _translated(file):
             if not file.exists():
                 os.close(os.open(file, os.O_CREAT | os.O_WRONLY, 0o600))
             db = _connect(file)
+            opened.callback(db.close)
+            _prepare(db, file)
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
-            _prepare(db, file)
             # We hold the lock, so a run without an end is one that was killed.
             db.execute("UPDATE runs SET status = 'killed' WHERE status IS NULL")
-    except BaseException:
-        lock.release()
-        raise
+        opened.pop_all()
     return RunStore(db, file, lock)
 
 
@@ -425,11 +452,13 @@ def read_store(path: str | os.PathLike[str]) -> RunStore:
     file = Path(path)
     if not file.is_file():
         raise StoreError(f"there is no run store at {file}")
-    with _translated(file):
+    with contextlib.ExitStack() as opened, _translated(file):
         db = sqlite3.connect(
             f"{file.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False, isolation_level=None
         )
+        opened.callback(db.close)
         _check(db, file)
+        opened.pop_all()
     return RunStore(db, file, None)
 
 
@@ -447,7 +476,7 @@ def _connect(path: str | Path) -> sqlite3.Connection:
 
 
 def _locked(file: Path) -> filelock.BaseFileLock:
-    lock = filelock.FileLock(f"{file}.lock", timeout=0, mode=0o600, thread_local=False)
+    lock = filelock.FileLock(f"{file.resolve()}.lock", timeout=0, mode=0o600, thread_local=False)
     try:
         lock.acquire()
     except filelock.Timeout:
@@ -471,14 +500,28 @@ def _prepare(db: sqlite3.Connection, file: Path) -> None:
 def _check(db: sqlite3.Connection, file: Path) -> None:
     application, version = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
     if application != APPLICATION_ID:
-        raise StoreError(f"{file} is not a run store of annotation-engine")
+        raise StoreError(f"{file} is {_NOT_OURS}")
     if version > VERSION:
-        raise StoreError(f"{file} was made by a newer version (store format {version}, this one knows {VERSION})")
+        raise StoreError(
+            f"{file} was made by a newer version of annotation-engine (store format {version}, this one knows "
+            f"{VERSION}): install that version, or use another --store"
+        )
+
+
+_NOT_OURS = "no run store of annotation-engine; it was left as it is. Use another --output or --store"
+
+
+class _Conflict(StoreError):
+    """A row is there already."""
 
 
 @contextlib.contextmanager
 def _translated(path: Path | None) -> Iterator[None]:
     try:
         yield
+    except sqlite3.IntegrityError as error:
+        raise _Conflict(f"the run store {path or '(temporary)'} failed: {error}") from error
     except (sqlite3.DatabaseError, OSError) as error:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_NOTADB:
+            raise StoreError(f"{path} is {_NOT_OURS}") from error
         raise StoreError(f"the run store {path or '(temporary)'} failed: {error}") from error

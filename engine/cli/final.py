@@ -83,7 +83,7 @@ def rows(report: Report, places: Places) -> Iterator[Row]:
     """The table: what is zero, or not known, and says nothing by being so, is left out."""
     yield Row("records", _records(report))
     for failure in report.failures:
-        meaning = sentences.cause(failure.kind)
+        meaning = sentences.failure(failure.kind)
         said = f"{words.number(failure.count)} {words.visible(failure.kind)}"
         yield Row("failed", [f"{said}: {meaning}" if meaning else said], bad=True)
     if report.requests.total:
@@ -188,7 +188,8 @@ def warnings(report: Report) -> Iterator[str]:
 def going_on(report: Report, places: Places, ways_on: Sequence[str]) -> Iterator[str]:
     """Why the run stopped and what to do now; how to ask again for what failed."""
     if report.stop is not None:
-        yield f"annotate: stopped ({report.stop.kind}): {words.visible(report.stop.message)}"
+        kind, message = report.stop.kind, words.visible(report.stop.message)
+        yield f"annotate: stopped: {message}" if message == kind else f"annotate: stopped ({kind}): {message}"
         yield from ways_on
     elif report.records.failed and places.store is not None:
         yield "Ask again for what failed: the same command with --retry-failed"

@@ -7,6 +7,7 @@ holds up neither a request nor an answer, and the run pays nothing for a record.
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections import deque
 from collections.abc import Iterator
 
@@ -16,6 +17,7 @@ import click
 import msgspec
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
+from rich.file_proxy import FileProxy
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.segment import Segment
@@ -202,6 +204,17 @@ class _Picture:
             yield Text(line, no_wrap=True, overflow="ellipsis")
 
 
+class _Above(FileProxy):
+    """Standard error while something is drawn at the bottom: whatever is printed appears above it.
+
+    rich's own stream says neither how it encodes nor what it does with errors; click.echo then takes it for broken and
+    writes past it, into the picture.
+    """
+
+    encoding = "utf-8"
+    errors = "replace"
+
+
 class LiveProgress:
     """A display that is redrawn in place. It is gone when the run ends; the final table says what came of it."""
 
@@ -215,8 +228,9 @@ class LiveProgress:
             auto_refresh=False,
             transient=True,
             redirect_stdout=False,  # results may go there, to a pipe
-            redirect_stderr=True,  # warnings, and whatever else prints, appear above the display
+            redirect_stderr=False,
         )
+        self._redirected = contextlib.redirect_stderr(_Above(console, console.file))
 
     async def keep_drawing(self) -> None:
         """Redraw until cancelled, or until the terminal is gone."""
@@ -243,9 +257,11 @@ class LiveProgress:
         """Take the bottom of the terminal."""
         with contextlib.suppress(OSError, ValueError):
             self._live.start()
+        self._redirected.__enter__()
 
     def finish(self) -> None:
         """Give the terminal back as it was, the cursor with it, whatever ended the run."""
+        self._redirected.__exit__(None, None, None)
         with contextlib.suppress(OSError, ValueError):
             self._live.stop()
 
@@ -259,7 +275,7 @@ def make_progress(
     :param console: of standard error; given in tests.
     """
     watch = Watch(counters, prices)
-    console = console or Console(stderr=True, highlight=False)
+    console = console or Console(file=sys.stderr, highlight=False)
     # Not console.is_terminal: FORCE_COLOR, set in many a CI, makes it claim that a log file can move its cursor.
     if not console.file.isatty() or console.is_dumb_terminal:
         plain = PlainProgress(watch)

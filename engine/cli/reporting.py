@@ -69,10 +69,10 @@ async def end_report(
 
 
 async def _attempt(bench: Workbench, function: Callable[[], T]) -> T | None:
-    try:
-        with anyio.CancelScope(shield=True):
-            made: T = await bench.run_sync(function)
-            return made
-    except EngineError as error:
-        click.echo(f"annotate: {error}", err=True)
-        return None
+    made: T | None = None
+    with anyio.CancelScope(shield=True):
+        try:
+            made = await bench.run_sync(function)
+        except EngineError as error:
+            click.echo(f"annotate: {error}", err=True)
+    return made

@@ -97,5 +97,6 @@ def _template() -> jinja2.Template:
         "price": words.price,
         "share": words.share,
         "cause": sentences.cause,
+        "failure": sentences.failure,
     }
     return environment.get_template("report.html.jinja")

@@ -36,8 +36,13 @@ BINDING = {
 
 
 def cause(name: str) -> str:
-    """What a cause of failed attempts, or a kind of failed record, means."""
+    """What a cause of failed attempts means, and what was done about it."""
     return CAUSES.get(name, "")
+
+
+def failure(kind: str) -> str:
+    """What a kind of failed record means: nothing more was done about it."""
+    return cause(kind).partition(";")[0]
 
 
 def headline(report: Report) -> str:

@@ -11,6 +11,7 @@ from io import StringIO
 from typing import IO
 
 import anyio
+import click
 import pytest
 from rich.console import Console
 
@@ -181,6 +182,7 @@ def test_messages_stay_above_the_picture(make_terminal: Callable[[int], Terminal
                 await anyio.sleep(1.0)
                 shown.say("a message [bold]as it is[/bold]")
                 sys.stderr.write("a warning of somebody else\n")
+                click.echo("\nan echo", err=True)
                 await anyio.sleep(1.0)
                 tasks.cancel_scope.cancel()
 
@@ -188,6 +190,7 @@ def test_messages_stay_above_the_picture(make_terminal: Callable[[int], Terminal
     text = terminal.written()
     assert "a message [bold]as it is[/bold]\r\n" in text
     assert "a warning of somebody else\r\n" in text
+    assert "an echo\r\n" in text
     assert text.count("a message") == 1
 
 

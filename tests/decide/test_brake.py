@@ -176,7 +176,7 @@ def test_a_limit_in_mid_run_is_not_called_silence_of_another_kind() -> None:
     """What counts is the present row of errors: old malformed replies must not shorten the patience with a 429."""
     brake = Brake(Recovery())
     brake.observe_reply(size=5, accepted=5, cause="", excerpt="")
-    for _ in range(50):
+    for _ in range(500):
         brake.observe_reply(size=5, accepted=0, cause="no-json", excerpt="prose")
     for second in range(0, 590, 10):
         brake.observe_fault(FaultKind.RATE_LIMIT, size=5, message="slow down", now=float(second))

@@ -1,0 +1,308 @@
+"""`annotate show`, `export` and `retry`: what a store holds, and asking again for some of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_support import command, make_files, rows_of, served
+
+from engine import Endpoint, Task, annotate_sync
+from engine.adapters.store import read_store
+
+POISONED = (3, 7)
+
+
+def _text(number: int) -> str:
+    return f"text {number} POISON" if number in POISONED else f"text {number}"
+
+
+def run_poisoned(folder: Path, url: str, *options: str | Path, count: int = 12) -> Path:
+    """A finished run in which the records of `POISONED` failed, where the endpoint knows the marker."""
+    out = folder / "out.jsonl"
+    files = make_files(folder, count, text=_text)
+    result = command("run", *files, "--base-url", url, "--model", "m", "--output", out, *options)
+    assert result.exit_code in (0, 3), result.output
+    return out
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The output of such a run, its store beside it; not to be changed."""
+    folder = tmp_path_factory.mktemp("finished")
+    with served(poison_marker="POISON") as (url, _):
+        yield run_poisoned(folder, url)
+
+
+# -- show --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["", ".store.sqlite"])
+def test_show_sums_up_a_store(finished: Path, suffix: str) -> None:
+    """Without an id: task, model, input, answers by kind, requests, tokens and runs; by store or by output."""
+    shown = command("show", f"{finished}{suffix}")
+    assert shown.exit_code == 0, shown.output
+    for part in ("Say which colour", "red, green, blue", "12 in the input, 10 ok, 2 failed", "#1", "done"):
+        assert part in shown.stdout
+
+
+def test_show_sums_up_for_programs(finished: Path) -> None:
+    """`--json`: the same as one document, true to the calls in the store."""
+    view = json.loads(command("show", finished, "--json").stdout)
+    assert view["records"] == {"total": 12, "ok": 10, "failed": 2, "unusable": 0}
+    assert {answer["kind"] is None: answer["count"] for answer in view["answers"]} == {True: 10, False: 2}
+    store = read_store(f"{finished}.store.sqlite")
+    ((calls, tokens),) = store.query("SELECT count(*), sum(input_tokens + output_tokens) FROM calls")
+    store.close()
+    assert sum(one["requests"] for one in view["requests"]) == calls
+    assert sum(one["input_tokens"] + one["output_tokens"] for one in view["requests"]) == tokens
+
+
+def test_show_tells_why_a_record_failed(finished: Path) -> None:
+    """With an id: the error, the input as it was read, and every call that asked for it, in order, raw replies too."""
+    (story,) = map(json.loads, command("show", finished, "r3", "--json").stdout.splitlines())
+    assert (story["status"], story["line"], story["input"]) == ("failed", 4, "text 3 POISON")
+    numbers = [call["number"] for call in story["calls"]]
+    assert numbers == sorted(numbers)
+    assert len(numbers) >= 3
+    assert [call["records"] for call in story["calls"]][-1] == 1
+    assert story["cost_tokens"] == pytest.approx(
+        sum((call["input_tokens"] + call["output_tokens"]) / call["records"] for call in story["calls"]), abs=0.1
+    )
+    assert all(call["raw"] for call in story["calls"])
+    text = command("show", finished, "r3").stdout
+    assert "text 3 POISON" in text
+    assert "reply: " in text
+
+
+def test_show_tells_how_a_record_was_answered(finished: Path) -> None:
+    """A done record shows its output and the size of the request that answered it."""
+    row = next(row for row in rows_of(finished) if row["id"] == "r5")
+    text = command("show", finished, "r5").stdout
+    assert f"output     {row['output']}" in text
+    assert "answered in a request of" in text
+
+
+def test_show_of_an_unknown_record(finished: Path) -> None:
+    """An id that is not there is a user's mistake."""
+    result = command("show", finished, "R5")
+    assert result.exit_code == 2
+    assert "'R5'" in result.stderr
+
+
+def test_show_lists_failed_records(finished: Path) -> None:
+    """`--failed`: ids and reasons in the order of the input, bounded."""
+    rows = [json.loads(line) for line in command("show", finished, "--failed", "--json").stdout.splitlines()]
+    assert [row["id"] for row in rows] == ["r3", "r7"]
+    assert all(row["error"]["kind"] and row["error"]["message"] for row in rows)
+    assert "and more" in command("show", finished, "--failed", "--limit", "1").stdout
+
+
+def test_show_samples_done_records(finished: Path) -> None:
+    """`--sample N`: done records only, each with its own input; the seed draws the same ones again."""
+    words = ["show", finished, "--sample", "4", "--seed", "5"]
+    rows = [json.loads(line) for line in command(*words, "--json").stdout.splitlines()]
+    outputs = {row["id"]: row["output"] for row in rows_of(finished)}
+    assert len({row["id"] for row in rows}) == 4
+    for row in rows:
+        assert row["input"] == _text(int(row["id"][1:]))
+        assert row["output"] == outputs[row["id"]] is not None
+    assert command(*words).stdout == command(*words).stdout
+    assert command("show", finished, "--sample", "99", "--json").stdout.count("\n") == 10
+
+
+def test_show_never_gives_another_text(tmp_path: Path) -> None:
+    """An input that changed since is told, and never shown as if it had been asked; a moved one is found."""
+    with served() as (url, _):
+        out = run_poisoned(tmp_path, url)
+    data = tmp_path / "in.jsonl"
+    lines = data.read_text().splitlines(keepends=True)
+    data.write_text("".join([json.dumps({"id": "r0", "text": "something else"}) + "\n", *lines[1:]]))
+    shown = command("show", out, "r0").stdout
+    assert "the file changed since" in shown
+    assert "something else" not in shown
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for path in [data, out, tmp_path / "out.jsonl.store.sqlite"]:
+        path.rename(moved / path.name)
+    assert "text 1" in command("show", moved / "out.jsonl", "r1").stdout
+    (moved / "in.jsonl").unlink()
+    assert "no longer there" in command("show", moved / "out.jsonl", "r1").stdout
+
+
+def test_show_tells_numbers_from_strings(tmp_path: Path) -> None:
+    """An id given as 7 means the number and the string; in quotation marks the string only."""
+    task, data = make_files(tmp_path)
+    Path(data).write_text('{"id":7,"text":"a"}\n{"id":"7","text":"b"}\n{"id":"x","text":"a"}\n')
+    with served() as (url, _):
+        assert command("run", task, data, "--base-url", url, "--model", "m", "-o", tmp_path / "o.jsonl").exit_code == 0
+    both = command("show", tmp_path / "o.jsonl", "7", "--json").stdout.splitlines()
+    assert [json.loads(line)["id"] for line in both] == [7, "7"]
+    (quoted,) = command("show", tmp_path / "o.jsonl", '"7"', "--json").stdout.splitlines()
+    assert json.loads(quoted)["input"] == "b"
+    copied = [json.loads(command("show", tmp_path / "o.jsonl", id_, "--json").stdout) for id_ in ("x",)]
+    assert copied[0]["copied"]
+    assert copied[0]["cost_tokens"] == 0
+
+
+def test_show_does_not_steer_the_terminal(tmp_path: Path) -> None:
+    """Escape sequences in data are spelled out."""
+    task, data = make_files(tmp_path, text=lambda n: f"\x1b[2J{n}")
+    with served() as (url, _):
+        assert command("run", task, data, "--base-url", url, "--model", "m", "-o", tmp_path / "o.jsonl").exit_code == 0
+    for words in (["r1"], ["--sample", "3"]):
+        shown = command("show", tmp_path / "o.jsonl", *words).stdout
+        assert "\x1b" not in shown
+        assert "\\u001b[2J" in shown
+
+
+def test_commands_say_where_a_store_is_looked_for(tmp_path: Path) -> None:
+    """Something that is neither a store nor beside one: exit code 2 and what to give instead."""
+    (tmp_path / "a.jsonl").write_text("{}\n")
+    (tmp_path / "b.sqlite").write_bytes(b"SQLite format 3\0" + bytes(100))
+    for name in ("a.jsonl", "b.sqlite", "none"):
+        for words in (["show"], ["export", "--output", tmp_path / "x.jsonl"], ["retry"]):
+            result = command(words[0], tmp_path / name, *words[1:])
+            assert result.exit_code == 2, result.output
+            assert name in result.stderr
+            assert len(result.stderr.splitlines()) == 1
+
+
+def test_show_and_export_of_a_programs_store(tmp_path: Path) -> None:
+    """A store that a program wrote is shown and exported too; it cannot be retried from the command line."""
+    store = tmp_path / "s.sqlite"
+    with served() as (url, _):
+        task = Task(instructions="Say which colour it is.", labels=["red", "green", "blue"])
+        annotate_sync(task, ["one", "two"], endpoint=Endpoint(base_url=url, model="m"), store=store)
+    assert "of a program" in command("show", store).stdout
+    assert "not available" in command("show", store, "1").stdout
+    assert command("export", store, "--output", tmp_path / "o.jsonl").exit_code == 0
+    assert [row["id"] for row in rows_of(tmp_path / "o.jsonl")] == [1, 2]
+    refused = command("retry", store)
+    assert refused.exit_code == 2
+    assert "retry_failed=True" in refused.stderr
+
+
+# -- export ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["e.jsonl", "e.csv", "e.parquet", "e.jsonl.gz"])
+def test_export_writes_any_format(finished: Path, tmp_path: Path, name: str) -> None:
+    """What is done so far, in the format of the suffix."""
+    result = command("export", finished, "--output", tmp_path / name)
+    assert result.exit_code == 0, result.output
+    assert "12 records" in result.stderr
+    assert (tmp_path / name).stat().st_size > 0
+    if name == "e.jsonl":
+        assert rows_of(tmp_path / name) == rows_of(finished)
+
+
+def test_export_replaces_neither_store_nor_input(finished: Path) -> None:
+    """The two files that cannot be made again are refused as an output."""
+    for name in ("out.jsonl.store.sqlite", "in.jsonl"):
+        assert command("export", finished, "--output", finished.parent / name).exit_code == 2
+
+
+# -- retry -------------------------------------------------------------------------------------------------------
+
+
+def test_retry_asks_failed_records_again(tmp_path: Path) -> None:
+    """By default the failed ones, with the settings of the run; what is done is not sent."""
+    with served(poison_marker="POISON") as (url, _):
+        out = run_poisoned(tmp_path, url, "--batch-size", "3", "--extra-body", '{"top_p": 1}')
+    with served() as (url, healthy):
+        result = command("retry", out, "--base-url", url)
+        assert result.exit_code == 0, result.output
+        assert "2 records are asked again" in result.stderr
+        assert sum(healthy.ledger.sends.values()) == 2
+        assert all(row["error"] is None for row in rows_of(out))
+        again = command("retry", out)
+        assert again.exit_code == 0
+        assert "nothing is asked again" in again.stderr
+        assert sum(healthy.ledger.sends.values()) == 2
+    options = _options(out)
+    assert (options["batch_size"], options["extra_body"]) == (3, {"top_p": 1})
+
+
+def _options(out: Path) -> dict[str, Any]:
+    store = read_store(f"{out}.store.sqlite")
+    note = json.loads(store.query("SELECT config FROM runs ORDER BY id DESC LIMIT 1")[0][0])
+    store.close()
+    options: dict[str, Any] = note["options"]
+    return options
+
+
+def test_retry_of_large_batches_keeps_answers_until_new_ones_are_there(tmp_path: Path) -> None:
+    """`--batch-size-above N --batch-size 1` redoes done records; one that fails now keeps the answer it had."""
+    with served() as (url, _):
+        out = run_poisoned(tmp_path, url, "--batch-size", "4")
+    before = rows_of(out)
+    with served(poison_marker="POISON") as (url, endpoint):
+        result = command("retry", out, "--batch-size-above", "1", "--batch-size", "1", "--base-url", url)
+        assert result.exit_code in (0, 3), result.output
+        assert "2 keep their earlier answer" in result.stderr
+        assert rows_of(out) == before
+        sizes = {json.loads(command("show", out, f"r{n}", "--json").stdout)["batch_size"] for n in (0, 1, 2)}
+        assert sizes == {1}
+        sent = endpoint.ledger.requests
+        files = [str(tmp_path / "task.toml"), str(tmp_path / "in.jsonl")]
+        assert command("run", *files, "--base-url", url, "--model", "m", "--output", out).exit_code == 0
+        assert endpoint.ledger.requests == sent
+
+
+def test_retry_by_id_and_by_kind(tmp_path: Path) -> None:
+    """Filters name records: an id, a kind of failure, and both together."""
+    with served(poison_marker="POISON") as (url, _):
+        out = run_poisoned(tmp_path, url)
+    kind = next(row["error"]["kind"] for row in rows_of(out) if row["error"])
+    with served() as (url, endpoint):
+        assert command("retry", out, "--id", "r3", "--kind", "no-such-kind", "--base-url", url).exit_code == 0
+        assert endpoint.ledger.requests == 0
+        assert command("retry", out, "--id", "r3", "--kind", kind, "--base-url", url).exit_code == 3
+        assert sum(endpoint.ledger.sends.values()) == 1
+        assert command("retry", out, "--id", "r5", "--kind", kind, "--base-url", url).exit_code == 0
+        assert sum(endpoint.ledger.sends.values()) == 1
+        unknown = command("retry", out, "--id", "r99", "--base-url", url)
+        assert unknown.exit_code == 2
+        assert "r99" in unknown.stderr
+        assert command("retry", out, "--kind", kind, "--base-url", url).exit_code == 0
+    assert all(row["error"] is None for row in rows_of(out))
+
+
+def test_retry_asks_for_headers_once_more(tmp_path: Path) -> None:
+    """Values of headers are not stored, since they may be keys; retry wants them again and names them."""
+    with served(poison_marker="POISON") as (url, _):
+        out = run_poisoned(tmp_path, url, "--header", "X-Gate=hush")
+        refused = command("retry", out)
+        assert refused.exit_code == 2
+        assert "--header X-Gate=..." in refused.stderr
+    with served() as (url, _):
+        assert command("retry", out, "--header", "X-Gate=hush", "--base-url", url).exit_code == 0
+
+
+def test_retry_refuses_what_would_be_another_question(tmp_path: Path) -> None:
+    """Another model, a changed task, or standard input: told before anything is marked or sent."""
+    with served(poison_marker="POISON") as (url, endpoint):
+        out = run_poisoned(tmp_path, url)
+        sent = endpoint.ledger.requests
+        assert "another --output" in command("retry", out, "--model", "other").stderr
+        task = tmp_path / "task.toml"
+        as_it_was = task.read_text()
+        task.write_text('instructions = "Another."\nlabels = ["a", "b"]\n')
+        changed = command("retry", out)
+        assert changed.exit_code == 2
+        assert "changed since" in changed.stderr
+        task.write_text(as_it_was)
+        (tmp_path / "in.jsonl").rename(tmp_path / "elsewhere.jsonl")
+        assert command("retry", out).exit_code == 2
+        assert endpoint.ledger.requests == sent
+        piped = tmp_path / "piped.jsonl"
+        lines = (tmp_path / "elsewhere.jsonl").read_text()
+        command("run", task, "-", "--base-url", url, "--model", "m", "--output", piped, stdin=lines)
+        assert "--retry-failed" in command("retry", piped).stderr
+    with served() as (url, _):
+        moved = tmp_path / "elsewhere.jsonl"
+        assert command("retry", out, "--input", moved, "--base-url", url).exit_code == 0
