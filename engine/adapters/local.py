@@ -52,11 +52,13 @@ def find_weights(model_path: str | None) -> Path:
     """
     if model_path is not None:
         path = Path(model_path)
-        if not path.is_file():
-            raise ConfigError(f"--model-path: there is no file {path}")
-        with path.open("rb") as file:
-            if file.read(4) != b"GGUF":
-                raise ConfigError(f"--model-path: {path} is not a GGUF file")
+        try:
+            with path.open("rb") as file:
+                magic = file.read(4)
+        except OSError as error:
+            raise ConfigError(f"--model-path: {path} cannot be read: {error.strerror}") from None
+        if magic != b"GGUF":
+            raise ConfigError(f"--model-path: {path} is not a GGUF file")
         return path
     try:
         files = importlib.metadata.files(WEIGHTS_PACKAGE) or []
@@ -96,8 +98,8 @@ def _quiet() -> Iterator[None]:
 def _start(weights: Path, slots: int, threads: int) -> Any:
     try:
         import xllamacpp  # noqa: PLC0415 - an extra: loaded only when it is asked for
-    except ImportError:
-        raise MissingExtra(f"the embedded model needs its extra. Install it with: {INSTALL}") from None
+    except ImportError as error:
+        raise MissingExtra(f"the embedded model needs its extra ({error}). Install it with: {INSTALL}") from None
     params = xllamacpp.CommonParams()
     params.model.path = str(weights)
     params.port = 0

@@ -299,6 +299,11 @@ class RunStore:
             db.executemany(_INSERT_CALL, [_call_values(run_id, call) for call in calls])
             db.executemany(_UPSERT_ANSWER, [_answer_values(run_id, settings_id, answer) for answer in answers])
 
+    def has_answers(self, settings_id: int) -> bool:
+        """Whether any record was annotated."""
+        rows = self.query("SELECT 1 FROM answers WHERE settings_id = ? AND ok = 1 LIMIT 1", (settings_id,))
+        return bool(rows)
+
     def mark_redo(self, settings_id: int, where: str, values: Sequence[Any]) -> int:
         """Mark answers to be asked again by the next run. They stay the answers until a new one is there."""
         with self._transaction() as db:

@@ -18,14 +18,16 @@ def load_task(path: str) -> Task:
     """
     file = Path(path)
     try:
-        document = tomllib.loads(file.read_text(encoding="utf-8"))
+        document = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"there is no task file {path}; `annotate init DATA` writes one to start from") from None
     except IsADirectoryError:
         raise ConfigError(f"{path} is a folder, not a task file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the task file {path} cannot be read: {error}") from None
-    except tomllib.TOMLDecodeError as error:
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}, {_line_of(error)}: not UTF-8; save the file in that encoding") from None
+    except OSError as error:
+        raise ConfigError(f"the task file {path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:  # tomllib's own errors are ValueErrors, and name the line
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
     task = make_task(document, where=path)
     if task.examples_file is None:
@@ -36,15 +38,22 @@ def load_task(path: str) -> Task:
 
 def _examples(path: Path) -> list[Example]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the examples file {path} cannot be read: {error}") from None
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}, {_line_of(error)}: not UTF-8; save the file in that encoding") from None
+    except OSError as error:
+        raise ConfigError(f"the examples file {path} cannot be read: {error.strerror}") from None
     examples = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(text.split("\n"), start=1):  # splitlines() would split inside a text, at U+2028
         if not line.strip():
             continue
         try:
             examples.append(msgspec.json.decode(line, type=Example))
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, RecursionError) as error:
             raise ConfigError(f'{path}, line {number}: {error}; a line holds {{"input": ..., "output": ...}}') from None
     return examples
+
+
+def _line_of(error: UnicodeDecodeError) -> str:
+    number = error.object.count(b"\n", 0, error.start) + 1
+    return f"line {number}"

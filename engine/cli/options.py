@@ -24,10 +24,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What the options come to.
 
     :ivar endpoint: None for the embedded model.
+    :ivar embedded: how the embedded model is asked, but for its address.
     :ivar key_variable: where the endpoint's key was found; None if there is none.
     """
 
     endpoint: Endpoint | None
+    embedded: Endpoint
     config: RunConfig
     model_path: str | None
     allow_change: bool
@@ -94,6 +96,8 @@ def _base_url(context: click.Context, parameter: click.Parameter, value: str | N
     return value.strip()
 
 
+_TIMEOUT_S, _EMBEDDED_TIMEOUT_S = 120.0, 600.0  # a model on a CPU takes its time
+
 _OPTIONS: list[Callable[[Any], Any]] = [
     click.option("--output", "-o", metavar="FILE", help="JSONL, CSV or Parquet by its suffix; - is standard output."),
     click.option("--base-url", callback=_base_url, metavar="URL",
@@ -123,8 +127,8 @@ _OPTIONS: list[Callable[[Any], Any]] = [
     click.option("--price-output", type=_Finite(min=0), metavar="X", help="US dollars per million output tokens."),
     click.option("--price-cached", type=_Finite(min=0), metavar="X",
                  help="... per million input tokens read from a cache."),
-    click.option("--timeout-s", type=_Finite(min=0, min_open=True), default=120.0, show_default=True,
-                 metavar="X", help="For one HTTP attempt."),
+    click.option("--timeout-s", type=_Finite(min=0, min_open=True), metavar="X",
+                 help="For one HTTP attempt.  [default: 120; embedded model: 600]"),
     click.option("--retry-failed", is_flag=True, help="Ask again for records that failed in an earlier run."),
     click.option("--max-failed", type=_Finite(0, 1), default=0.2, show_default=True, metavar="SHARE",
                  help="Stop when more of the records fail."),
@@ -170,19 +174,18 @@ def run_settings(options: dict[str, Any]) -> Settings:
             "--model-path is for the embedded model; leave it out, or leave out --base-url and --provider"
         )
     found = None if base_url is None else find_key(base_url, os.environ)
-    endpoint = None
-    if base_url is not None:
-        endpoint = Endpoint(
-            base_url=base_url,
-            model=model,
-            api_key=found.key if found else None,
-            headers=options["headers"],
-            extra_body=options["extra_body"],
-            temperature=options["temperature"],
-            timeout_s=options["timeout_s"],
-        )
+    asked = Endpoint(
+        base_url=base_url or "",
+        model=model or "",
+        api_key=found.key if found else None,
+        headers=options["headers"],
+        extra_body=options["extra_body"],
+        temperature=options["temperature"],
+        timeout_s=options["timeout_s"] or (_EMBEDDED_TIMEOUT_S if base_url is None else _TIMEOUT_S),
+    )
     return Settings(
-        endpoint=endpoint,
+        endpoint=None if base_url is None else asked,
+        embedded=asked,
         config=_config(options),
         model_path=options["model_path"],
         allow_change=options["allow_change"],

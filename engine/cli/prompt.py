@@ -87,7 +87,9 @@ def _target(settings: Settings) -> tuple[Endpoint, RunConfig]:
     """The endpoint, or one that stands in for the embedded model, which is not started for this."""
     if settings.endpoint is not None:
         return settings.endpoint, settings.config
-    endpoint = Endpoint(base_url="http://127.0.0.1/v1", model=LOCAL_MODEL_NAME)
+    endpoint = msgspec.structs.replace(
+        settings.embedded, base_url="http://127.0.0.1/v1", model=LOCAL_MODEL_NAME, exact_count=True
+    )
     return endpoint, fitted(settings.config, slots=planned_slots())
 
 
@@ -117,7 +119,7 @@ async def _posted(bench: Workbench, recorder: _Recorder, task: Task, records: li
     ids = request_ids(request_salt(random.SystemRandom().randrange(SALTS), 1), len(chosen))
     user = user_message((id_, record.input) for id_, record in zip(ids, chosen, strict=True))
     most = estimates.max_output_tokens(len(chosen), 1.0, packing.max_output_tokens)
-    await asking.provider.complete(user=user, max_output_tokens=most)
+    await asking.provider.complete(user=user, max_output_tokens=most, items=len(chosen))
     return _Request(
         url=recorder.url,
         document=msgspec.json.decode(recorder.body),

@@ -30,7 +30,6 @@ async def end_report(
     folder: str | None,
     stopped: RunStopped | None,
     wall_s: float,
-    simulated: bool = False,
 ) -> tuple[Report | None, Path | None]:
     """The report of a run that has ended, and its page if one was asked for and could be written.
 
@@ -57,7 +56,7 @@ async def end_report(
             task_name=task_name,
             started_at=ended_at - wall_s,
             ended_at=ended_at,
-            simulated=simulated,
+            simulated=bench.is_simulated,
             stopped=stopped,
             static_tokens=run.plan.asking.static_tokens,
         )

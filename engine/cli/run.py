@@ -185,6 +185,7 @@ async def _annotate(job: Job, interrupts: Interrupts) -> int:
             job.settings.config,
             store=job.store,
             model_path=job.settings.model_path,
+            embedded=job.settings.embedded,
             allow_change=job.settings.allow_change,
         ) as bench:
             corpus = CorpusRun(bench, job.task, job.source, limit=job.limit)

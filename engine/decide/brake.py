@@ -25,6 +25,9 @@ _SILENT_S = 120.0
 _LIMITED_S = 600.0
 
 
+_PATIENCE = 5  # so many times as many barren calls where an earlier run has worked
+
+
 class Stop(msgspec.Struct, frozen=True, kw_only=True):
     """The run must end: a kind for programs, a message for people."""
 
@@ -35,9 +38,14 @@ class Stop(msgspec.Struct, frozen=True, kw_only=True):
 class Brake:
     """Watches outcomes; says how many calls may be in flight while it is wary, and when to stop."""
 
-    def __init__(self, limits: Recovery, *, needs_batch: bool = True) -> None:
-        """:param needs_batch: requests hold more than one record, so a batch must be seen to work."""
+    def __init__(self, limits: Recovery, *, needs_batch: bool = True, worked_before: bool = False) -> None:
+        """
+        :param needs_batch: requests hold more than one record, so a batch must be seen to work.
+        :param worked_before: an earlier run had answers to this task from this model. What is left over may be just
+            the records that always fail, so it takes more of them to believe that nothing works.
+        """
         self._limits = limits
+        self._patience = _PATIENCE if worked_before else 1
         self._accepted = self._failed = 0
         self._calls = self._barren_batches = self._barren_lone = 0
         self._batch_worked = not needs_batch
@@ -58,7 +66,12 @@ class Brake:
         """
         both = self._batch_worked and self._lone_worked
         worked = both or (self._accepted > 0 and self._calls >= _OPEN_ANYWAY)
-        return worked and self._faults_in_a_row.total() < _SILENT_FAULTS
+        return worked and not self.is_silent
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the endpoint gives nothing but errors at present."""
+        return self._faults_in_a_row.total() >= _SILENT_FAULTS
 
     @property
     def wants_lone(self) -> bool:
@@ -108,7 +121,7 @@ class Brake:
         return self._never_worked() or self._gone_silent(now) or self._too_many_failed()
 
     def _never_worked(self) -> Stop | None:
-        lone, batches = self._barren_lone, self._barren_batches
+        lone, batches = self._barren_lone // self._patience, self._barren_batches // self._patience
         told = lone >= min(self._limits.lone_attempts, _FAILED_LONE)
         enough = told and (batches >= _FAILED_BATCHES or lone >= 2 * _FAILED_LONE)
         if self._accepted or not (enough or (lone and lone + batches >= _FAILED_CALLS)):

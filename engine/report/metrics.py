@@ -17,6 +17,7 @@ class Counters:
     :ivar records_copied: of `records_ok` and `records_failed`, those that share the answer of an identical input.
     :ivar records_changed: ids that the store knows with another text; they are asked again.
     :ivar requests: HTTP attempts that have ended; `in_flight` those that have not.
+    :ivar abandoned: attempts without an outcome: under way, or given up by a stop at once.
     :ivar malformed: replies with status 200 that left an asked record unanswered.
     :ivar tokens_wasted: input and output tokens of attempts that gave no accepted answer.
     :ivar tokens_estimated: input and output tokens, of the above, that are our own estimate.
@@ -30,6 +31,7 @@ class Counters:
     records_changed: int = 0
     changed_lines: list[int] = field(default_factory=list)
     requests: int = 0
+    abandoned: int = 0
     in_flight: int = 0
     peak_in_flight: int = 0
     http_429: int = 0

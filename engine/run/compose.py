@@ -13,6 +13,7 @@ import msgspec
 
 from engine.adapters.http import HttpTransport
 from engine.adapters.local import CONTEXT_TOKENS, LOCAL_MODEL_NAME, local_model
+from engine.adapters.providers.known import find_key
 from engine.adapters.providers.openai_chat import EndpointKnowledge, OpenAIChat
 from engine.adapters.store import RunStore, open_store, temporary_store
 from engine.adapters.tokens import TiktokenCounter
@@ -27,13 +28,14 @@ from engine.run.journal import RunSync, in_thread
 from engine.run.pipeline import Pipeline
 from engine.run.plan import Asking, Plan
 from engine.run.readers import Prepare
-from engine.vocabulary.config import AnswerForm, Endpoint, OnBadRecord, RunConfig, Secret, check_config
+from engine.vocabulary.config import AnswerForm, Endpoint, OnBadRecord, RunConfig, check_config
 from engine.vocabulary.errors import ConfigError
 from engine.vocabulary.ports import Tokenizer, Transport
 from engine.vocabulary.task import FieldType, Task, check_task
 from engine.vocabulary.values import BadRecord, RawRecord, Record
 
-KEY_VARIABLE = "ANNOTATE_API_KEY"
+EMBEDDED = Endpoint(base_url="", model="", timeout_s=600.0)
+"""How the embedded model is asked unless somebody says otherwise; a CPU takes its time."""
 
 _TEXT_TOKENS = 60  # expected of a free text or a list, until usage tells
 _NUMBER_TOKENS = 4
@@ -43,11 +45,15 @@ _PRIOR_SLACK = 1.5  # other tokenizers than ours, and models that print spaces
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """One run in the store: of a task, on a model."""
+    """One run in the store: of a task, on a model.
+
+    :ivar worked_before: the store holds answers from an earlier run.
+    """
 
     run_id: int
     settings_id: int
     plan: Plan
+    worked_before: bool
 
 
 class Workbench:
@@ -67,6 +73,11 @@ class Workbench:
         self._allow_change = allow_change
         self._known = EndpointKnowledge()
         self._next_call = store.next_call_id()
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether the endpoint has said that it is a simulator."""
+        return self._known.simulated
 
     def plan(self, task: Task) -> Plan:
         """How a task is asked on this endpoint.
@@ -109,15 +120,16 @@ class Workbench:
         plan = self.plan(task)
         document = msgspec.json.encode(task).decode()
 
-        def begin() -> tuple[int, int]:
+        def begin() -> tuple[int, int, bool]:
             settings_id = self.store.settings(
                 task_key=task_key(task), model=self.model_name, task=document, allow_change=self._allow_change
             )
             config = msgspec.json.encode(note).decode()
-            return settings_id, self.store.begin_run(settings_id=settings_id, started_at=time.time(), config=config)
+            run_id = self.store.begin_run(settings_id=settings_id, started_at=time.time(), config=config)
+            return settings_id, run_id, self.store.has_answers(settings_id)
 
-        settings_id, run_id = await self.run_sync(begin)
-        return Run(run_id=run_id, settings_id=settings_id, plan=plan)
+        settings_id, run_id, worked_before = await self.run_sync(begin)
+        return Run(run_id=run_id, settings_id=settings_id, plan=plan, worked_before=worked_before)
 
     async def end(self, run: Run, status: str) -> None:
         """Note how a run ended.
@@ -157,6 +169,7 @@ class Workbench:
             run_sync=self.run_sync,
             counters=counters,
             call_number=self._call_number,
+            worked_before=run.worked_before,
         )
 
     def _call_number(self) -> int:
@@ -201,11 +214,9 @@ def _expected_output(task: Task, prompt: Prompt, tokenizer: Tokenizer) -> float:
 
 
 def with_environment_key(endpoint: Endpoint) -> Endpoint:
-    """The endpoint with the key from `ANNOTATE_API_KEY`, unless it has one."""
-    key = os.environ.get(KEY_VARIABLE, "").strip()
-    if endpoint.api_key is not None or not key:
-        return endpoint
-    return msgspec.structs.replace(endpoint, api_key=Secret(key))
+    """The endpoint with the key from `ANNOTATE_API_KEY` or the provider's own variable, unless it has one."""
+    found = None if endpoint.api_key is not None else find_key(endpoint.base_url, os.environ)
+    return endpoint if found is None else msgspec.structs.replace(endpoint, api_key=found.key)
 
 
 @contextlib.asynccontextmanager
@@ -215,6 +226,7 @@ async def open_workbench(
     *,
     store: str | os.PathLike[str] | None = None,
     model_path: str | None = None,
+    embedded: Endpoint | None = None,
     allow_change: bool = False,
     transport: Transport | None = None,
     run_sync: RunSync = in_thread,
@@ -222,6 +234,7 @@ async def open_workbench(
     """Open store, connection and, without an endpoint, the embedded model; close them when the block ends.
 
     :param store: the run store's file; None keeps answers for this process only.
+    :param embedded: how the embedded model is asked: temperature, extra body, timeout; its address is filled in.
     :param transport: in place of HTTP, for tests.
     :raises ConfigError: something in the configuration is wrong, or a part is not installed.
     """
@@ -229,7 +242,9 @@ async def open_workbench(
     async with contextlib.AsyncExitStack() as stack:
         if endpoint is None:
             local = await stack.enter_async_context(local_model(model_path))
-            endpoint = Endpoint(base_url=local.base_url, model=LOCAL_MODEL_NAME, timeout_s=600.0)
+            endpoint = msgspec.structs.replace(
+                embedded or EMBEDDED, base_url=local.base_url, model=LOCAL_MODEL_NAME, exact_count=True
+            )
             config, model_name = fitted(config, slots=local.slots, context_tokens=local.context_tokens), local.name
         else:
             endpoint, model_name = with_environment_key(endpoint), endpoint.model

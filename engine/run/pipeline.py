@@ -99,6 +99,7 @@ class Pipeline:
         self, plan: Plan, config: RunConfig, store: RunStore, *, run_id: int, settings_id: int,
         source_name: str = "input", inputs: Inputs = Inputs.NOTE, run_sync: RunSync = in_thread,
         counters: Counters | None = None, call_number: Callable[[], int] | None = None,
+        worked_before: bool = False,
     ) -> None:  # fmt: skip
         self.counters = counters or Counters()
         self._plan = plan
@@ -121,7 +122,7 @@ class Pipeline:
         self._estimates = TokenEstimates(
             static_tokens=plan.asking.static_tokens, prior_output_tokens=plan.asking.output_tokens
         )
-        self._brake = Brake(config.recovery, needs_batch=self._batch_size.size() > 1)
+        self._brake = Brake(config.recovery, needs_batch=self._batch_size.size() > 1, worked_before=worked_before)
         self._changed = Signal()
         self._followers: dict[bytes, list[Item]] = {}
         self._held = self._calls = 0
@@ -292,6 +293,8 @@ class Pipeline:
             choose=self._choose,
             size=self._batch_size.size(),
             lone=lone,
+            # While nothing but errors comes, what is known to be waiting is enough to find out when that ends.
+            fresh=not self._brake.is_silent,
             hurry=self._input_ended or self._input_waits,
         )
         if isinstance(step, Wait) and self._input_ended and not self._calls and self._queue.is_empty:
@@ -410,10 +413,15 @@ class Pipeline:
 
         It is not given back before the answers are durable: whatever a crash makes us send again was in flight.
         """
+        settled: list[Settled] = []
+        self.counters.abandoned += 1  # until it has ended
         try:
-            outcome = await sent.asking.provider.complete(user=sent.user, max_output_tokens=sent.max_output_tokens)
+            outcome = await sent.asking.provider.complete(
+                user=sent.user, max_output_tokens=sent.max_output_tokens, items=len(sent.ids)
+            )
+            self.counters.abandoned -= 1
             with anyio.CancelScope(shield=True):  # from here on the reply is paid for
-                settled = await self._settle_call(sent, outcome)
+                settled += await self._settle_call(sent, outcome)
             return settled
         finally:
             self.counters.in_flight -= 1

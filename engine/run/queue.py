@@ -60,11 +60,14 @@ class WorkQueue:
         else:
             self._ready.append(batch)
 
-    def take(self, now: float, *, choose: Choose, size: int, lone: bool, hurry: bool) -> Batch | Wait:
+    def take(
+        self, now: float, *, choose: Choose, size: int, lone: bool, hurry: bool, fresh: bool = True
+    ) -> Batch | Wait:
         """The next batch to send, or how long nothing can be sent.
 
         :param size: records that make a full batch.
         :param lone: send the oldest new record alone.
+        :param fresh: new records may be sent though batches are waiting to come back.
         :param hurry: no more input will come before something is sent: do not wait for a fuller batch.
         """
         while self._delayed and self._delayed[0][0] <= now:
@@ -72,7 +75,7 @@ class WorkQueue:
         if self._ready:
             return self._ready.popleft()
         due_s = self._delayed[0][0] if self._delayed else None
-        if not self._fresh:
+        if not self._fresh or (due_s is not None and not fresh):
             return Wait(until_s=due_s)
         if lone:
             return Batch(items=(self._fresh.pop(0),))

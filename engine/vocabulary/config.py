@@ -36,6 +36,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     :ivar base_url: up to and without ``/chat/completions``; a bare host gets ``/v1``.
     :ivar temperature: sent unless None; an endpoint that does not take it is found out and obeyed.
     :ivar extra_body: merged into every request body, at the top level.
+    :ivar exact_count: the schema may say how many results there must be; for local servers known to take it, where it
+        stops endless lists. Elsewhere a schema that changes costs a compilation or the prefix cache.
     :ivar timeout_s: for one HTTP attempt, from sent to last byte; waiting in our queues is not part of it.
     """
 
@@ -45,6 +47,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     headers: Mapping[str, str] = {}
     extra_body: Mapping[str, Any] = {}
     temperature: float | None = 0.0
+    exact_count: bool = False
     connect_timeout_s: float = 10.0
     timeout_s: float = 120.0
 
@@ -148,8 +151,17 @@ def _problems(config: RunConfig) -> Iterator[str]:
             yield f"{name} must be at least 1, not {value}"
     if not 0 <= recovery.max_failed <= 1:
         yield f"max failed is a share from 0 to 1, not {recovery.max_failed}"
-    if packing.max_wait_s < 0:
-        yield f"max wait must not be negative, not {packing.max_wait_s}"
+    at_least_zero = {
+        "max wait": packing.max_wait_s,
+        "back-off base": recovery.backoff_base_s,
+        "back-off cap": recovery.backoff_cap_s,
+        "price of input": config.prices.input if config.prices else 0,
+        "price of output": config.prices.output if config.prices else 0,
+        "price of cached input": (config.prices.cached_input if config.prices else None) or 0,
+    }
+    for name, number in at_least_zero.items():
+        if not (number >= 0 and math.isfinite(number)):
+            yield f"{name} must be a number from 0 up, not {number}"
     if config.budget_usd is not None and config.prices is None:
         yield ("a budget in dollars needs prices: --price-input and --price-output, in dollars per million tokens")
     if config.budget_usd is not None and not config.budget_usd > 0:

@@ -41,20 +41,9 @@ class Transport(Protocol):
         ...
 
 
-class ChatRequest(Protocol):
-    """What a provider needs to know of a request."""
-
-    @property
-    def system(self) -> str: ...
-    @property
-    def user(self) -> str: ...
-    @property
-    def max_output_tokens(self) -> int: ...
-
-
 class Provider(Protocol):
     """An LLM endpoint: one request in, one classified outcome out. It never retries and never raises for a fault."""
 
-    async def complete(self, *, user: str, max_output_tokens: int) -> Completion | Fault:
-        """Send the static prompt with `user` as the last message."""
+    async def complete(self, *, user: str, max_output_tokens: int, items: int) -> Completion | Fault:
+        """Send the static prompt with `user`, which holds so many items, as the last message."""
         ...

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.adapters.providers.openai_chat import OpenAIChat, chat_url, read_completion, read_usage
+from engine.adapters.providers.openai_chat import EndpointKnowledge, OpenAIChat, chat_url, read_completion, read_usage
 from engine.testing.scripted import (
     Outcome,
     RecordedRequest,
@@ -122,6 +122,21 @@ def test_requests_differ_only_after_the_static_head(
         assert [message["content"] for message in document["messages"]] == [system, user]
         assert {name: document[name] for name in extra} == extra
     assert len(heads) == 1
+
+
+@on_virtual_time
+async def test_an_exact_count_goes_into_the_schema_where_it_is_wanted() -> None:
+    """Only for an endpoint that is said to take it does the schema ask for as many results as there are items; for
+    every other it is constant."""
+    for exact, counts in ((True, [(3, 3), (5, 5)]), (False, [(None, None), (None, None)])):
+        transport = picky(lambda document: None)
+        chat = make_chat(transport, exact_count=exact)
+        for items in (3, 5):
+            await chat.complete(user=USER, max_output_tokens=5, items=items)
+        schemas = [request.document["response_format"]["json_schema"]["schema"] for request in transport.requests]
+        results = [schema["properties"]["results"] for schema in schemas]
+        assert [(result.get("minItems"), result.get("maxItems")) for result in results] == counts
+    assert SCHEMA["properties"] == {"results": {"type": "array"}}
 
 
 @on_virtual_time
@@ -379,6 +394,20 @@ async def test_a_bad_record_does_not_cost_a_proven_format() -> None:
     assert isinstance(kinds[1], Fault)
     assert kinds[1].kind is FaultKind.REJECTED
     assert {format_of(request.document) for request in transport.requests} == {"json_schema"}
+
+
+@on_virtual_time
+async def test_prompts_on_one_endpoint_share_what_was_found_out() -> None:
+    """What one prompt found out, another does not ask again; one without a schema spoils nothing for the others."""
+    transport = picky(refuses_formats("json_schema"))
+    known = EndpointKnowledge()
+    first, second, plain = (
+        OpenAIChat(transport=transport, endpoint=make_endpoint(), system=system, schema=schema, known=known)
+        for system, schema in (("1", SCHEMA), ("2", SCHEMA), ("3", None))
+    )
+    assert [(await ask(chat))[1] for chat in (plain, first, second, plain)] == [0, 1, 0, 0]
+    formats = [format_of(request.document) for request in transport.requests]
+    assert formats == [None, "json_schema", "json_object", "json_object", None]
 
 
 # -- what comes back -----------------------------------------------------------------------------------------------

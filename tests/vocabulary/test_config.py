@@ -26,7 +26,7 @@ def test_the_defaults_are_in_range() -> None:
         (RunConfig(packing=Packing(batch_size=0)), "batch size must be at least 1, not 0"),
         (RunConfig(packing=Packing(max_input_tokens=-1)), "max input tokens must be at least 1, not -1"),
         (RunConfig(packing=Packing(look_ahead=0)), "look-ahead must be at least 1"),
-        (RunConfig(packing=Packing(max_wait_s=-0.1)), "max wait must not be negative"),
+        (RunConfig(packing=Packing(max_wait_s=-0.1)), "max wait must be a number from 0 up, not -0.1"),
         (RunConfig(limits=Limits(requests_per_minute=0.5)), "requests per minute must be at least 1"),
         (RunConfig(limits=Limits(tokens_per_minute=float("inf"))), "tokens per minute must be at least 1"),
         (RunConfig(limits=Limits(tokens_per_minute=float("nan"))), "tokens per minute must be at least 1"),

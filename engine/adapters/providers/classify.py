@@ -63,9 +63,8 @@ def error_text(body: bytes) -> ErrorText:
     document = error_document(body)
     error = document.get("error") or document.get("detail") or document.get("message")
     if not isinstance(error, dict):
-        return ErrorText(message=_short(error if isinstance(error, str) else _plain(body)), codes=_codes(document))
-    message = error.get("message") or error.get("detail")
-    text = message if isinstance(message, str) else _plain(body)
+        return ErrorText(message=_words(error, body), codes=_codes(document))
+    text = _words(error.get("message") or error.get("detail"), body)
     upstream = _inner(error, "metadata").get("raw")  # OpenRouter's own message is "Provider returned error"
     if isinstance(upstream, str):
         text = f"{text}: {upstream}"
@@ -96,6 +95,11 @@ def _codes(error: Mapping[str, Any]) -> frozenset[str]:
 def _inner(error: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     inner = error.get(key)
     return inner if isinstance(inner, dict) else {}
+
+
+def _words(message: Any, body: bytes) -> str:
+    """The message, or the body where it is none."""
+    return (_short(message) if isinstance(message, str) else "") or _plain(body)
 
 
 def _plain(body: bytes) -> str:

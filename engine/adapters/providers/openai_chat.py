@@ -43,12 +43,14 @@ class EndpointKnowledge:
 
     :ivar proven: a request has succeeded, so an unexplained refusal is about its content.
     :ivar switched_limit: the other name of the output limit has been tried.
+    :ivar simulated: it says of itself, by the header ``x-simulated``, that no model stands behind it.
     """
 
     def __init__(self) -> None:
         self.capabilities = Capabilities()
         self.proven = False
         self.switched_limit = False
+        self.simulated = False
 
 
 _STEP_DOWN = {"json_schema": "json_object", "json_object": None}
@@ -116,9 +118,7 @@ class OpenAIChat:
         self._url = chat_url(endpoint.base_url)
         self._headers = _headers(endpoint)
         self._known = known if known is not None else EndpointKnowledge()
-        if schema is None:
-            self._known.capabilities = msgspec.structs.replace(self._known.capabilities, response_format=None)
-        self._head = (self._known.capabilities, self._request_head())
+        self._heads: dict[tuple[Capabilities, int], bytes] = {}
 
     def __repr__(self) -> str:
         return f"OpenAIChat({shown_url(self._url)!r}, model={self._endpoint.model!r}, {self._known.capabilities})"
@@ -128,13 +128,13 @@ class OpenAIChat:
         """What the endpoint is known, or still believed, to take."""
         return self._known.capabilities
 
-    async def complete(self, *, user: str, max_output_tokens: int) -> Completion | Fault:
+    async def complete(self, *, user: str, max_output_tokens: int, items: int = 0) -> Completion | Fault:
         """See `engine.vocabulary.ports.Provider`."""
         sent_with = self._known.capabilities
         try:
             reply = await self._transport.post(
                 self._url,
-                body=self._body(user, max_output_tokens),
+                body=self._body(user, max_output_tokens, items if self._endpoint.exact_count else 0),
                 headers=self._headers,
                 connect_timeout_s=self._endpoint.connect_timeout_s,
                 timeout_s=self._endpoint.timeout_s,
@@ -146,6 +146,7 @@ class OpenAIChat:
             return Fault(kind=FaultKind.TRANSPORT, message=f"the connection broke: {error}")
         except OSError as error:
             return Fault(kind=FaultKind.TRANSPORT, message=f"the connection failed: {error}")
+        self._known.simulated |= "x-simulated" in reply.headers
         outcome = self._read(reply)
         if isinstance(outcome, Completion):
             self._known.proven = True
@@ -174,44 +175,53 @@ class OpenAIChat:
         return msgspec.structs.replace(fault, kind=FaultKind.UNSUPPORTED, parameter=parameter)
 
     def _lesser(self, parameter: str) -> Capabilities | None:
-        if parameter in self._endpoint.extra_body:
-            return None
+        if parameter in self._endpoint.extra_body or (parameter == "response_format" and self._schema is None):
+            return None  # not ours to leave out, or not there
         if parameter in _LIMIT_FIELDS:
             if self._known.switched_limit:
                 return None  # it refuses both names; switching for ever would not help
             self._known.switched_limit = True
         return without(self._known.capabilities, parameter)
 
-    def _current_head(self) -> bytes:
+    def _current_head(self, exact_items: int) -> bytes:
         """The head for what is known now; another provider on the endpoint may have found something out."""
-        capabilities, head = self._head
-        if capabilities is not self._known.capabilities:
-            head = self._request_head()
-            self._head = (self._known.capabilities, head)
-        return head
+        key = (self._known.capabilities, exact_items)
+        if key not in self._heads:
+            self._heads[key] = self._request_head(exact_items)
+        return self._heads[key]
 
-    def _request_head(self) -> bytes:
-        """Everything before the user's message, encoded once: it is the same in every request."""
+    def _request_head(self, exact_items: int) -> bytes:
+        """Everything before the user's message, encoded once: it is the same in every request.
+
+        :param exact_items: results that the schema asks for; 0 leaves their number open.
+        """
         fields: dict[str, Any] = {"model": self._endpoint.model}
         if self._known.capabilities.temperature and self._endpoint.temperature is not None:
             fields["temperature"] = self._endpoint.temperature
-        if self._known.capabilities.response_format is not None:
-            fields["response_format"] = self._response_format(self._known.capabilities.response_format)
+        if self._known.capabilities.response_format is not None and self._schema is not None:
+            fields["response_format"] = self._response_format(self._known.capabilities.response_format, exact_items)
         fields |= self._endpoint.extra_body
         system = msgspec.json.encode({"role": "system", "content": self._system})
         opened = msgspec.json.encode(fields).removesuffix(b"}")
         return opened + b',"messages":[' + system + b',{"role":"user","content":'
 
-    def _response_format(self, kind: str) -> dict[str, Any]:
+    def _response_format(self, kind: str, exact_items: int) -> dict[str, Any]:
         if kind == "json_object":
             return {"type": kind}
-        return {"type": kind, "json_schema": {"name": "results", "strict": True, "schema": self._schema}}
+        schema = self._schema if not exact_items or self._schema is None else _counted(self._schema, exact_items)
+        return {"type": kind, "json_schema": {"name": "results", "strict": True, "schema": schema}}
 
-    def _body(self, user: str, max_output_tokens: int) -> bytes:
-        body = self._current_head() + msgspec.json.encode(user) + b"}]"
+    def _body(self, user: str, max_output_tokens: int, exact_items: int) -> bytes:
+        body = self._current_head(exact_items) + msgspec.json.encode(user) + b"}]"
         if self._endpoint.extra_body.keys().isdisjoint(_LIMIT_FIELDS):
             body += f',"{self._known.capabilities.max_tokens_field}":{max_output_tokens}'.encode()
         return body + b"}"
+
+
+def _counted(schema: Mapping[str, Any], items: int) -> dict[str, Any]:
+    """The reply's schema with the number of its results."""
+    results = schema["properties"]["results"] | {"minItems": items, "maxItems": items}
+    return dict(schema) | {"properties": {"results": results}}
 
 
 def _headers(endpoint: Endpoint) -> dict[str, str]:

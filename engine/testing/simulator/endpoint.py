@@ -270,8 +270,11 @@ class SimulatedEndpoint:
         return {**headers, **limits} if limits else headers
 
 
-_JSON_HEADERS: Mapping[str, str] = {"Content-Type": wire.JSON}
-_HTML_HEADERS: Mapping[str, str] = {"Content-Type": wire.HTML}
+_SIMULATED = {"x-simulated": "1"}
+"""Said in every reply, so that no report of anybody's passes simulated figures for measured ones."""
+
+_JSON_HEADERS: Mapping[str, str] = {"Content-Type": wire.JSON, **_SIMULATED}
+_HTML_HEADERS: Mapping[str, str] = {"Content-Type": wire.HTML, **_SIMULATED}
 
 
 def _parsed(body: bytes) -> _Chat | Refusal:
