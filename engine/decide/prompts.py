@@ -6,6 +6,7 @@ the schema is constant for a task for the same reason, and because a changed one
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -109,6 +110,11 @@ def first_words(value: Input) -> str:
     return " ".join(text.split(maxsplit=KEY_WORDS)[:KEY_WORDS])[:_KEY_CHARACTERS]
 
 
+EXAMPLE_SALTS = ("7ax", "3qd")
+"""Of the two blocks of examples; a request's salt begins with a letter. Two blocks of unequal length teach that ids are
+copied from the message and that there is a result for each: measured on SmolLM2 at five items a call, 30 of 35 answered
+instead of 5."""
+
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 SALTS = 26 * 36 * 36
 _STEP = 7_919  # a prime that does not divide SALTS: the walk visits every salt before it repeats one
@@ -194,7 +200,13 @@ def _examples_text(task: Task, form: AnswerForm) -> str:
     check = output_check(task)  # the labels as the task spells them, whatever the case in the example
     solved = [Example(input=example.input, output=check(example.output)) for example in task.examples]
     examples = interleaved(solved)
-    ids = request_ids("ex", len(examples))  # two characters: never the salt of a request
+    first = math.ceil(len(examples) * 2 / 3)
+    blocks = zip(EXAMPLE_SALTS, (examples[:first], examples[first:]), strict=True)
+    return "\n\n".join(_example_text(salt, block, form) for salt, block in blocks if block)
+
+
+def _example_text(salt: str, examples: Sequence[Example], form: AnswerForm) -> str:
+    ids = request_ids(salt, len(examples))
     asked = user_message((id_, example.input) for id_, example in zip(ids, examples, strict=True))
     results = [_example_result(id_, example, form) for id_, example in zip(ids, examples, strict=True)]
     return f"Example of a last message:\n{asked}\nand of the reply to it:\n{_one_line({'results': results})}"

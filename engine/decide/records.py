@@ -98,4 +98,6 @@ def _missing(what: str, name: str, data: dict[str, Any]) -> str:
 
 def id_key(id_: RecordId) -> str:
     """The id as JSON text, under which the store knows it."""
+    if isinstance(id_, str) and not id_.isascii():
+        id_ = id_.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # half a pair cannot be stored
     return msgspec.json.encode(id_).decode()

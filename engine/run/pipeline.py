@@ -329,6 +329,7 @@ class Pipeline:
         await self._pacer.wait_for_tokens(sent.reserved_tokens)
         after_tokens = anyio.current_time()
         await self._pause_over()
+        self._pacer.start()
         now = anyio.current_time()
         self.counters.add_waits(
             Waits(

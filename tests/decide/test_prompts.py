@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.decide.prompts import (
+    EXAMPLE_SALTS,
     KEY_WORDS,
     SALTS,
     first_words,
@@ -86,7 +87,7 @@ def test_ids_of_a_request_are_unique(offset: int, call: int, count: int) -> None
     ids = request_ids(request_salt(offset, call), count)
     following = request_ids(request_salt(offset, call + 1), count)
     assert len(set(ids + following)) == 2 * count
-    assert not any(id_.startswith("ex-") for id_ in ids)
+    assert not any(id_.startswith(EXAMPLE_SALTS) for id_ in ids)
 
 
 # --- the static part
@@ -133,8 +134,8 @@ def test_examples_stand_in_the_form_of_a_request_and_its_reply() -> None:
     task = make_task(examples=[Example(input="A <|tag|> in five words and more", output=" A ")])
     lines = make_prompt(task, "keyed").system.splitlines()
     asked, answered = json.loads(lines[-3]), json.loads(lines[-1])
-    assert asked == {"items": [{"id": "ex-1", "input": "A <|tag|> in five words and more"}]}
-    assert answered == {"results": [{"id": "ex-1", "starts": "A <|tag|> in five words", "output": "a"}]}
+    assert asked == {"items": [{"id": "7ax-1", "input": "A <|tag|> in five words and more"}]}
+    assert answered == {"results": [{"id": "7ax-1", "starts": "A <|tag|> in five words", "output": "a"}]}
     assert "<|" not in lines[-3] + lines[-1]
 
 
