@@ -2,8 +2,8 @@
 
 python -m benchmarks.memory [--records 1000000] [--batch-size 20]
 
-Virtual time and an endpoint that keeps nothing, so that all memory is the engine's. Resident memory is read at ten points
-of the run; the answers go to a temporary run store on disk.
+Virtual time and an endpoint that keeps nothing, so that all memory is the engine's. Resident memory is read at ten
+points of the run; the answers go to a temporary run store on disk.
 """
 
 from __future__ import annotations

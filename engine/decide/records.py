@@ -64,6 +64,8 @@ class RecordReader:
         id_ = data[self._id_field]
         if isinstance(id_, bool) or not isinstance(id_, str | int | float):
             raise _Unusable(f"the id in '{self._id_field}' is neither a string nor a number")
+        if isinstance(id_, str) and any("\ud800" <= char <= "\udfff" for char in id_):
+            raise _Unusable(f"the id in '{self._id_field}' holds half of a surrogate pair, which is no text")
         if isinstance(id_, float) and not math.isfinite(id_):  # JSON has no word for it: it would be put out as null
             raise _Unusable(f"the id in '{self._id_field}' is {id_}, which is no number")
         return id_
@@ -98,6 +100,4 @@ def _missing(what: str, name: str, data: dict[str, Any]) -> str:
 
 def id_key(id_: RecordId) -> str:
     """The id as JSON text, under which the store knows it."""
-    if isinstance(id_, str) and not id_.isascii():
-        id_ = id_.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # half a pair cannot be stored
     return msgspec.json.encode(id_).decode()
