@@ -72,6 +72,8 @@ class HttpTransport:
                 return Reply(status=response.status, headers=response.headers, body=content)
         except TimeoutError as error:
             raise TimeoutError(str(error) or f"no reply within {timeout_s:g} s") from None
+        except aiohttp.ClientConnectorError as error:
+            raise ConnectionRefusedError(f"{type(error).__name__}: {error}") from error
         except aiohttp.ClientError as error:
             raise ConnectionError(f"{type(error).__name__}: {error}") from error
 

@@ -93,6 +93,8 @@ class Tokens(msgspec.Struct, frozen=True, kw_only=True):
 
     :ivar wasted: input and output of attempts that gave no accepted answer.
     :ivar estimated: of input and output, those that are our own estimate since the reply carried no usage.
+    :ivar unconfirmed: in no other figure: the most that attempts without any reply (timeouts, resets, given up) may be
+        billed for, by our estimate of their input and their limit of output.
     """
 
     input: int
@@ -101,13 +103,18 @@ class Tokens(msgspec.Struct, frozen=True, kw_only=True):
     wasted: int
     wasted_share: float | None
     estimated: int
+    unconfirmed: int
     saved: Saving | None
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
-    """US dollars of this run. `prices` are per million tokens."""
+    """US dollars of this run. `prices` are per million tokens.
+
+    :ivar unconfirmed_usd: on top of `usd`, the most that attempts without any reply may be billed for.
+    """
 
     usd: float
+    unconfirmed_usd: float
     per_1000_valid_usd: float | None
     wasted_usd: float
     prices: dict[str, float]

@@ -17,7 +17,9 @@ class Counters:
     :ivar records_copied: of `records_ok` and `records_failed`, those that share the answer of an identical input.
     :ivar records_changed: ids that the store knows with another text; they are asked again.
     :ivar requests: HTTP attempts that have ended; `in_flight` those that have not.
-    :ivar abandoned: attempts without an outcome: under way, or given up by a stop at once.
+    :ivar abandoned: of `requests`, those given up by a stop at once.
+    :ivar unconfirmed_input: tokens of attempts that reached the endpoint and brought no usage (timeouts, resets, given
+        up): it may bill them. Our estimate, and in no other count; `unconfirmed_output` is the most they may put out.
     :ivar malformed: replies with status 200 that left an asked record unanswered.
     :ivar tokens_wasted: input and output tokens of attempts that gave no accepted answer.
     :ivar tokens_estimated: input and output tokens, of the above, that are our own estimate.
@@ -44,6 +46,8 @@ class Counters:
     tokens_output: int = 0
     tokens_wasted: int = 0
     tokens_estimated: int = 0
+    unconfirmed_input: int = 0
+    unconfirmed_output: int = 0
     foreign_ids: int = 0
     wait_s: Counter[str] = field(default_factory=Counter)
     notices: list[str] = field(default_factory=list)

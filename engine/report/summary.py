@@ -98,7 +98,7 @@ def make_report(
         batch_size=_batch_size(ledger, config),
         over_time=ledger.over_time(span_s),
         all_runs=_all_runs(ledger, prices),
-        notices=[_clean(notice) for notice in counters.notices],
+        notices=[_clean(notice) for notice in (*counters.notices, *_unconfirmed(counters))],
         seed=config.seed,
         settings=msgspec.to_builtins(config),
         versions={"annotation-engine": version("annotation-engine"), "python": platform.python_version()},
@@ -158,8 +158,19 @@ def _tokens(counters: Counters, ledger: Ledger, static_tokens: int | None) -> To
         wasted=counters.tokens_wasted,
         wasted_share=round(counters.tokens_wasted / both, 6) if both else None,
         estimated=counters.tokens_estimated,
+        unconfirmed=counters.unconfirmed_input + counters.unconfirmed_output,
         saved=_saving(counters.tokens_input, ledger, static_tokens),
     )
+
+
+def _unconfirmed(counters: Counters) -> list[str]:
+    tokens = counters.unconfirmed_input + counters.unconfirmed_output
+    if not tokens:
+        return []
+    return [
+        f"some requests ended without any reply (timeouts, resets, given up): the endpoint may bill up to {tokens:,} "
+        "tokens for them, which are in no other figure here; a budget counts them"
+    ]
 
 
 def _saving(input_tokens: int, ledger: Ledger, static_tokens: int | None) -> Saving | None:
@@ -181,6 +192,17 @@ def _saving(input_tokens: int, ledger: Ledger, static_tokens: int | None) -> Sav
     )
 
 
+def _unconfirmed_usd(prices: Prices, counters: Counters) -> float:
+    """What attempts without a reply may cost at the most."""
+    usd = cost_usd(
+        prices,
+        input_tokens=counters.unconfirmed_input,
+        cached_tokens=0,
+        output_tokens=counters.unconfirmed_output,
+    )
+    return round(usd, 6)
+
+
 def _cost(counters: Counters, ledger: Ledger, prices: Prices | None, valid: int) -> Cost | None:
     if prices is None:
         return None
@@ -200,6 +222,7 @@ def _cost(counters: Counters, ledger: Ledger, prices: Prices | None, valid: int)
     cached = prices.input if prices.cached_input is None else prices.cached_input
     return Cost(
         usd=round(usd, 9),
+        unconfirmed_usd=_unconfirmed_usd(prices, counters),
         per_1000_valid_usd=round(1000 * usd / valid, 9) if valid else None,
         wasted_usd=round(wasted, 9),
         prices={"input": prices.input, "cached_input": cached, "output": prices.output},

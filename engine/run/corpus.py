@@ -53,6 +53,9 @@ class CorpusRun:
         try:
             stopped = await self._label(run, registered=registered)
             status = stopped.kind if stopped else "done"
+        except anyio.get_cancelled_exc_class():
+            status = "interrupted"
+            raise
         finally:
             with anyio.CancelScope(shield=True):
                 await self._bench.end(run, status)

@@ -27,7 +27,7 @@ async def at_once(function: Callable[[], Any]) -> Any:
 
 GATHER_S = 0.004
 """The least time between two commits: under load, calls gather in a group instead of each costing a thread's turn and
-an fsync. Measured at 1,000 calls a second: a fifth less CPU a call."""
+an fsync. At 1,000 calls a second it took the CPU a call from 0.80 to 0.58 ms (one run of each, on a shared machine)."""
 
 
 class _Group:

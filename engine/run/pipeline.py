@@ -86,6 +86,7 @@ class Sent(msgspec.Struct, frozen=True, kw_only=True):
     ids: dict[str, Item]
     user: str
     counted_input: int
+    expected_input: int
     max_output_tokens: int
     reserved_tokens: int
     reserved_usd: float
@@ -366,6 +367,7 @@ class Pipeline:
             ids=ids,
             user=user_message((id_, item.record.input) for id_, item in ids.items()),
             counted_input=self._estimates.counted_input(entries),
+            expected_input=expected_input,
             max_output_tokens=most_output,
             reserved_tokens=reserved,
             reserved_usd=self._usd(expected_input, 0, most_output),
@@ -385,13 +387,15 @@ class Pipeline:
         while True:
             counters = self.counters
             spent = self._usd(counters.tokens_input, counters.tokens_cached, counters.tokens_output)
+            # What brought no usage may be billed all the same: a budget takes the worst case.
+            spent += self._usd(counters.unconfirmed_input, 0, counters.unconfirmed_output)
             if spent + self._reserved_usd + sent.reserved_usd <= budget:
                 return True
             if not counters.in_flight:
                 self.stop(
                     RunStopped(
                         "budget",
-                        f"the budget of ${budget:g} is spent but for ${budget - spent:.4f}, "
+                        f"this run's budget of ${budget:g} is spent but for ${budget - spent:.4f}, "
                         f"and the next request may cost ${sent.reserved_usd:.4f}",
                     )
                 )
@@ -415,19 +419,45 @@ class Pipeline:
         It is not given back before the answers are durable: whatever a crash makes us send again was in flight.
         """
         settled: list[Settled] = []
-        self.counters.abandoned += 1  # until it has ended
         try:
             outcome = await sent.asking.provider.complete(
                 user=sent.user, max_output_tokens=sent.max_output_tokens, items=len(sent.ids)
             )
-            self.counters.abandoned -= 1
             with anyio.CancelScope(shield=True):  # from here on the reply is paid for
                 settled += await self._settle_call(sent, outcome)
             return settled
+        except anyio.get_cancelled_exc_class():
+            if not settled:
+                with anyio.CancelScope(shield=True):
+                    await self._note_abandoned(sent)
+            raise
         finally:
             self.counters.in_flight -= 1
             self._reserved_usd -= sent.reserved_usd
             self._changed.notify()
+
+    async def _note_abandoned(self, sent: Sent) -> None:
+        """A request was given up by a stop at once. It was sent, so the endpoint may bill it."""
+        now = anyio.current_time()
+        self.counters.requests += 1
+        self.counters.abandoned += 1
+        self.counters.causes["abandoned"] += 1
+        self._note_unconfirmed(sent)
+        row = CallRow(
+            id=sent.number,
+            sent_at=self._wall(sent.sent_at_s),
+            latency_s=now - sent.sent_at_s,
+            size=len(sent.ids),
+            accepted=0,
+            status=0,
+            outcome="abandoned",
+            message="given up by a stop at once",
+        )
+        await self._journal.write([row], ())
+
+    def _note_unconfirmed(self, sent: Sent) -> None:
+        self.counters.unconfirmed_input += sent.expected_input
+        self.counters.unconfirmed_output += sent.max_output_tokens
 
     async def _settle_call(self, sent: Sent, outcome: Completion | Fault) -> list[Settled]:
         now = anyio.current_time()
@@ -444,6 +474,8 @@ class Pipeline:
             verdict = judge_fault(batch, outcome, self._config.recovery, now=now, rng=self._rng)
             self._after_fault(sent, outcome, verdict, now)
         usage = self._usage(sent, outcome)
+        if _is_unconfirmed(outcome):
+            self._note_unconfirmed(sent)
         self._pacer.settle(reserved=sent.reserved_tokens, used=self._charged(sent, outcome, usage))
         self._count(verdict, usage)
         settled = self._ends(sent, verdict, now)
@@ -610,6 +642,11 @@ def _bad_input(source_name: str, bad: BadRecord) -> Exception:
     shown = bad_result(bad)
     message = shown.error.message if shown.error else ""
     return RunStopped("input", f"{source_name}, {message}. Mend the record, or use --on-bad-record fail-record")
+
+
+def _is_unconfirmed(outcome: Completion | Fault) -> bool:
+    """Whether a request reached the endpoint, or may have, and brought neither an answer nor an error of its own."""
+    return isinstance(outcome, Fault) and outcome.usage is None and outcome.sent and outcome.status in (0, 200)
 
 
 def _fault_text(fault: Fault) -> str:

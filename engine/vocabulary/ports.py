@@ -35,6 +35,7 @@ class Transport(Protocol):
     ) -> HttpReply:
         """The reply, whatever its status.
 
+        :raises ConnectionRefusedError: no connection was made, so nothing was sent.
         :raises TimeoutError: no connection, or not the whole reply, in time.
         :raises OSError: the connection failed or broke (`ConnectionError` and its like).
         """

@@ -174,6 +174,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     :ivar retry_after_s: how long the endpoint asked us to wait, if it did.
     :ivar parameter: for ``UNSUPPORTED``: the request parameter that it does not take.
     :ivar usage: tokens billed all the same, when the reply said so.
+    :ivar sent: the request may have reached the endpoint, which may then bill it; False when no connection was made.
     """
 
     kind: FaultKind
@@ -183,6 +184,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     parameter: str | None = None
     excerpt: str = ""
     usage: Usage | None = None
+    sent: bool = True
 
 
 class Waits(msgspec.Struct, frozen=True, kw_only=True):

@@ -312,3 +312,25 @@ def test_a_low_token_limit_does_not_undo_batching() -> None:
     outcome = simulate(records, config, task=task)
     outcome.assert_each_once(records)
     assert outcome.counters.requests <= 25
+
+
+def test_a_budget_counts_requests_that_brought_no_reply() -> None:
+    """A request that timed out may be billed: a run of timeouts ends by its budget, not by patience."""
+    config = make_config(10)
+    priced = RunConfig(
+        packing=config.packing, limits=config.limits, prices=Prices(input=1000.0, output=1000.0), budget_usd=3.0
+    )
+    outcome = simulate(make_records(500), priced, SimulatorConfig(faults={"hang": 0.5}, seed=2))
+    assert isinstance(outcome.stopped, RunStopped)
+    assert outcome.stopped.kind == "budget"
+    counters = outcome.counters
+    assert counters.unconfirmed_input > 0
+    tokens = counters.tokens_input + counters.tokens_output
+    assert (tokens + counters.unconfirmed_input + counters.unconfirmed_output) / 1000 <= 3.0
+
+
+def test_an_error_of_the_endpoint_s_own_is_not_taken_for_billed() -> None:
+    """A 500 is an answer of a kind: only requests without any reply are unconfirmed."""
+    outcome = simulate(make_records(200), make_config(10), SimulatorConfig(faults={"http_500": 0.3}, seed=1))
+    assert outcome.counters.retried > 0
+    assert outcome.counters.unconfirmed_input == outcome.counters.unconfirmed_output == 0

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from engine import Engine, Limits, Packing, Result, RunConfig, RunStopped, annotate_sync
+from engine.adapters.store import read_store
 from engine.testing import virtual_time
 from engine.testing.simulator.answers import stable_label
 from engine.testing.simulator.command import SimulatorConfig, build_endpoint
@@ -325,3 +326,32 @@ async def test_the_sync_helper_works_where_a_loop_runs() -> None:
             annotate_sync, make_task(), Frame(), endpoint=endpoint, config=make_config(10)
         )
     assert [result.id for result in results] == [f"r{number}" for number in range(30)]
+
+
+def test_requests_given_up_are_counted_and_stored(tmp_path: Path) -> None:
+    """A run that is cancelled with requests in flight: the store holds as many calls as the endpoint received."""
+    endpoint = build_endpoint(SimulatorConfig(delay_s=1.0))
+    store = tmp_path / "run.sqlite"
+
+    async def main() -> None:
+        async with engine_on(endpoint, make_config(5, concurrency=8), store) as engine:
+            stream = engine.annotate(make_task(), make_records(1000))
+            with anyio.move_on_after(3.5):
+                async for _ in stream:
+                    pass
+            assert stream.counters.in_flight == 8
+            engine_tasks = engine._tasks
+            assert engine_tasks is not None
+            engine_tasks.cancel_scope.cancel()
+            await stream._feed.ended.wait()
+            assert stream.counters.abandoned == 8
+            assert stream.counters.unconfirmed_input > 0
+
+    virtual_time.run(main)
+    opened = read_store(store)
+    try:
+        ((calls, given_up),) = opened.query("SELECT count(*), sum(outcome = 'abandoned') FROM calls")
+    finally:
+        opened.close()
+    assert calls == endpoint.ledger.requests
+    assert given_up == 8

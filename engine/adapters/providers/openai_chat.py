@@ -145,7 +145,8 @@ class OpenAIChat:
         except asyncio.IncompleteReadError as error:
             return Fault(kind=FaultKind.TRANSPORT, message=f"the connection broke: {error}")
         except OSError as error:
-            return Fault(kind=FaultKind.TRANSPORT, message=f"the connection failed: {error}")
+            sent = not isinstance(error, ConnectionRefusedError)
+            return Fault(kind=FaultKind.TRANSPORT, message=f"the connection failed: {error}", sent=sent)
         self._known.simulated |= "x-simulated" in reply.headers
         outcome = self._read(reply)
         if isinstance(outcome, Completion):
