@@ -113,6 +113,12 @@ def runs(store: RunStore, *, newest: int) -> list[StoredRun]:
     return [_run(row) for row in store.query(f"{_RUN} ORDER BY r.id DESC LIMIT ?", (newest,))]
 
 
+def noted_inputs(store: RunStore) -> list[str]:
+    """Input files of all runs: none of them may be overwritten, however old the run."""
+    notes = [msgspec.json.decode(note, type=dict[str, Any]) for (note,) in store.query("SELECT config FROM runs")]
+    return sorted({note["input"] for note in notes if isinstance(note.get("input"), str)})
+
+
 def newest_input(store: RunStore) -> StoredRun | None:
     """The newest run whose list of inputs is there: the one that outputs are made from."""
     listed = "EXISTS (SELECT 1 FROM inputs i WHERE i.run_id = r.id)"

@@ -9,7 +9,7 @@ import click
 
 from engine.adapters.files import check_output_path
 from engine.adapters.store import read_store
-from engine.adapters.stored import newest_input, store_path
+from engine.adapters.stored import noted_inputs, store_path
 from engine.cli.exits import ALL_ANNOTATED
 from engine.run.export import write_newest
 from engine.vocabulary.errors import ConfigError
@@ -27,9 +27,9 @@ def export_command(store_or_output: str, output: str) -> int:
     if output != "-" and Path(output).resolve() == path.resolve():
         raise ConfigError(f"{output}: is the run store; give the output another name")
     with closing(read_store(path)) as store:
-        run = newest_input(store)
-        source = run.note.get("input") if run else None
-        check_output_path(output, source=source if isinstance(source, str) else None)
+        check_output_path(output)
+        for source in noted_inputs(store):
+            check_output_path(output, source=source)
         count = write_newest(store, output)
     click.echo(f"{count:,} records written to {'standard output' if output == '-' else output}", err=True)
     return ALL_ANNOTATED

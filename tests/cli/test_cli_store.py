@@ -206,6 +206,20 @@ def test_export_replaces_neither_store_nor_input(finished: Path) -> None:
         assert command("export", finished, "--output", finished.parent / name).exit_code == 2
 
 
+def test_export_replaces_no_input_of_an_earlier_run(tmp_path: Path) -> None:
+    """Two runs of one store over two files: neither file may be written over, whichever run came last."""
+    task, first = make_files(tmp_path)
+    second, out = tmp_path / "second.jsonl", tmp_path / "o.jsonl"
+    second.write_bytes(Path(first).read_bytes())
+    before = Path(first).read_bytes()
+    with served() as (url, _):
+        for source in (first, second):
+            words = ("run", task, source, "--output", out, "--base-url", url, "--model", "m")
+            assert command(*words).exit_code == 0
+    assert command("export", out, "--output", first).exit_code == 2
+    assert Path(first).read_bytes() == before
+
+
 # -- retry -------------------------------------------------------------------------------------------------------
 
 
