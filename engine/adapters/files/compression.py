@@ -88,9 +88,7 @@ def _zstandard() -> ModuleType:
     try:
         import zstandard  # noqa: PLC0415  an optional package
     except ImportError:
-        raise MissingExtra(
-            "reading or writing .zst needs one more package: pip install 'annotation-engine[zstd]'"
-        ) from None
+        raise MissingExtra("reading or writing .zst needs one more package: pip install zstandard") from None
     return zstandard
 
 

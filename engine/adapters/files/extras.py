@@ -16,4 +16,4 @@ def parquet_module() -> ModuleType:
     try:
         return importlib.import_module("engine.adapters.files.parquet")
     except ImportError:
-        raise MissingExtra("Parquet needs one more package: pip install 'annotation-engine[parquet]'") from None
+        raise MissingExtra("Parquet needs one more package: pip install pyarrow") from None
