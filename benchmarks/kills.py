@@ -32,7 +32,11 @@ BATCH_SIZE, CONCURRENCY = 10, 8
 
 @dataclass(frozen=True)
 class Round:
-    """One kill and resume. All but the first two and the last should be 0."""
+    """One kill and resume. From `lost` to `requests_short` all should be 0.
+
+    :ivar requests_short: requests that the endpoint received and the store does not know of, over both runs.
+    :ivar requests_over: requests that the store knows of and the endpoint never had whole: killed while being sent.
+    """
 
     killed_after_s: float
     stored_at_kill: int
@@ -41,6 +45,8 @@ class Round:
     mislabelled: int
     stored_sent_again: int
     resent_beyond_in_flight: int
+    requests_short: int
+    requests_over: int
     resent: int
 
 
@@ -75,6 +81,15 @@ def stored_ids(folder: Path) -> set[int]:
         connection.close()
 
 
+def requests_noted(folder: Path) -> int:
+    """Requests that the store knows of, over all runs, those that were in flight at the kill included."""
+    connection = sqlite3.connect(folder / "out.jsonl.store.sqlite")
+    try:
+        return int(connection.execute("SELECT count(*) FROM calls").fetchone()[0])
+    finally:
+        connection.close()
+
+
 def sends(endpoint: SimulatedEndpoint, records: int) -> dict[int, int]:
     """How often each record was sent."""
     return {number: endpoint.ledger.sends[stable_number(f"text number {number}")] for number in range(records)}
@@ -100,6 +115,7 @@ async def kill_and_resume(folder: Path, *, records: int, kill_after_s: float, co
         after = sends(endpoint, records)
     output = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
     ids = [row["id"] for row in output]
+    noted = requests_noted(folder)
     resent = sum(after[number] > before[number] > 0 for number in range(records))
     return Round(
         killed_after_s=round(kill_after_s, 2),
@@ -111,6 +127,8 @@ async def kill_and_resume(folder: Path, *, records: int, kill_after_s: float, co
         ),
         stored_sent_again=sum(after[number] > before[number] for number in stored),
         resent=resent,
+        requests_short=max(0, endpoint.ledger.requests - noted),
+        requests_over=max(0, noted - endpoint.ledger.requests),
         resent_beyond_in_flight=max(0, resent - BATCH_SIZE * CONCURRENCY),
     )
 
@@ -139,7 +157,7 @@ def main() -> None:
     options = parser.parse_args()
     print(vars(options), versions(), f"batch size {BATCH_SIZE}, {CONCURRENCY} in flight, simulated endpoint, 50 ms")
     done = anyio.run(rounds, options)
-    for name in ("lost", "doubled", "mislabelled", "stored_sent_again", "resent_beyond_in_flight"):
+    for name in ("lost", "doubled", "mislabelled", "stored_sent_again", "resent_beyond_in_flight", "requests_short"):
         print(f"{name:<28} {sum(getattr(one, name) for one in done)}")
     most = max(one.resent for one in done)
     print(f"{'re-sent, most in a round':<28} {most} (in flight: up to {BATCH_SIZE * CONCURRENCY})")

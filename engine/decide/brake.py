@@ -20,7 +20,10 @@ _FAILED_CALLS = 16
 _OPEN_ANYWAY = 8
 _MIN_ENDED = 100
 _SILENT_FAULTS = 8  # faults at random in three calls of ten do that once in 15,000 starts; five in a row, once in 400
-_NEVER_FAULTS = 16  # from the start and without a pause: a refused connection fails thousands of times in a second
+_NEVER_S = 10.0  # where nothing has worked yet: a wrong address shows soon, and a server that restarts is waited for
+_PAUSED_FAULTS = 3  # in a row, before anything worked, from which on everybody pauses: a refused connection is quick
+_PAUSE_BASE_S = 0.25
+_PAUSE_CAP_S = 4.0
 _SILENT_S = 120.0
 _LIMITED_S = 600.0
 
@@ -72,6 +75,17 @@ class Brake:
     def is_silent(self) -> bool:
         """Whether the endpoint gives nothing but errors at present."""
         return self._faults_in_a_row.total() >= _SILENT_FAULTS
+
+    @property
+    def pause_s(self) -> float:
+        """How long nobody should send after the fault just observed; doubles with every one, until anything worked.
+
+        Without it a refused connection fails a thousand times in a second, and a restart of one second ends the run.
+        """
+        row = self._faults_in_a_row.total()
+        if self._accepted or row < _PAUSED_FAULTS:
+            return 0.0
+        return min(_PAUSE_CAP_S, _PAUSE_BASE_S * 2.0 ** (row - _PAUSED_FAULTS))
 
     @property
     def wants_lone(self) -> bool:
@@ -141,15 +155,18 @@ class Brake:
         cause, _ = self._faults_in_a_row.most_common(1)[0]
         limited = cause == FaultKind.RATE_LIMIT
         patience_s = _LIMITED_S if limited else _SILENT_S
-        never_s = _LIMITED_S / 5 if limited else 4.0
-        hopeless = not (self._accepted or limited) and count >= _NEVER_FAULTS
-        if not hopeless and quiet_s < (patience_s if self._accepted else never_s):
+        never_s = _LIMITED_S / 5 if limited else _NEVER_S
+        if quiet_s < (patience_s if self._accepted else never_s):
             return None
         return Stop(
             kind="endpoint",
             message=f"the endpoint has given nothing but errors for {quiet_s:.0f} s "
-            f"({count} in a row, mostly {cause}): {self._excerpts[cause][:400]}",
+            f"({count} in a row, mostly {cause}): {self._excerpts[cause][:400]}{self._hint(cause)}",
         )
+
+    def _hint(self, cause: str) -> str:
+        unreachable = cause == FaultKind.TRANSPORT and not self._accepted
+        return ". Is the server running, and base_url (--base-url) its address and port?" if unreachable else ""
 
     def _too_many_failed(self) -> Stop | None:
         ended = self._accepted + self._failed

@@ -122,7 +122,7 @@ def _judge_transient(batch: Batch, fault: Fault, limits: Recovery, *, now: float
         left = max(0, limits.transport_attempts - 2)
         parts = tuple(msgspec.structs.replace(half, transport_attempts=left) for half in halves(batch.items))
         return Verdict(children=parts, cause=fault.kind, split=True)
-    error = RecordError(kind=fault.kind, message=f"{_status(fault)} ({tried} sends of it failed)")
+    error = RecordError(kind=fault.kind, message=f"{fault.text} ({tried} sends of it failed)")
     return Verdict(failed=(Failure(item=batch.items[0], error=error),), cause=fault.kind)
 
 
@@ -133,7 +133,7 @@ def _judge_refused(batch: Batch, fault: Fault, limits: Recovery) -> Verdict:
     item = msgspec.structs.replace(batch.items[0], lone_attempts=batch.items[0].lone_attempts + 1)
     if fault.kind is not FaultKind.CONTEXT and item.lone_attempts < limits.lone_attempts:
         return Verdict(children=(Batch(items=(item,)),), cause=fault.kind)
-    error = RecordError(kind=fault.kind, message=_status(fault))
+    error = RecordError(kind=fault.kind, message=fault.text)
     return Verdict(failed=(Failure(item=item, error=error),), cause=fault.kind)
 
 
@@ -146,10 +146,6 @@ def halves(items: tuple[Item, ...]) -> tuple[Batch, ...]:
 def backoff_s(attempts: int, limits: Recovery, rng: random.Random) -> float:
     """Full jitter: uniform from 0 to ``base * 2**attempts``, capped (AWS Architecture Blog, 2015)."""
     return rng.uniform(0.0, min(limits.backoff_cap_s, limits.backoff_base_s * 2.0 ** min(attempts, 30)))
-
-
-def _status(fault: Fault) -> str:
-    return f"HTTP {fault.status}: {fault.message}" if fault.status else fault.message
 
 
 def _with_defect(item: Item, defect: str) -> Item:

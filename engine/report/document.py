@@ -235,14 +235,21 @@ class StopReason(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AllRuns(msgspec.Struct, frozen=True, kw_only=True):
-    """All runs of this task and model in this store, this one included."""
+    """All runs of this task and model in this store, this one included.
+
+    :ivar killed: of `requests`, those in flight when a process was killed: whether they were answered is not known.
+    :ivar unconfirmed: in no other figure: the most tokens that requests without any reply may be billed for.
+    """
 
     runs: int
     requests: int
+    killed: int
     input_tokens: int
     cached_tokens: int
     output_tokens: int
+    unconfirmed: int
     usd: float | None
+    unconfirmed_usd: float | None
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from engine.adapters.store import RunStore
+from engine.decide.pricing import cost_usd
 from engine.report.document import (
     AllRuns,
     FailedRecord,
@@ -18,6 +19,7 @@ from engine.report.document import (
     Steady,
 )
 from engine.report.metrics import Counters
+from engine.vocabulary.config import Prices
 
 EXAMPLES = 5
 """Failed records shown of each kind."""
@@ -90,7 +92,8 @@ WHERE {_ENDED} GROUP BY slot ORDER BY slot
 """
 
 _ALL_RUNS = """
-SELECT count(DISTINCT runs.id), count(calls.id), total(input_tokens), total(cached_tokens), total(output_tokens)
+SELECT count(DISTINCT runs.id), count(calls.id), total(outcome = 'killed'), total(input_tokens),
+    total(cached_tokens), total(output_tokens), total(unconfirmed_input), total(unconfirmed_output)
 FROM runs LEFT JOIN calls ON calls.run_id = runs.id WHERE runs.settings_id = ?
 """
 
@@ -238,13 +241,19 @@ class Ledger:
             for ok, failed in [found.get(slot, (0, 0))]
         ]
 
-    def all_runs(self) -> AllRuns:
-        """Every run of the same task and model, without its price."""
+    def all_runs(self, prices: Prices | None) -> AllRuns:
+        """Every run of the same task and model."""
         sums = map(int, self._query(_ALL_RUNS, (self._settings_id,))[0])
-        runs, requests, input_tokens, cached_tokens, output_tokens = sums
+        runs, requests, killed, input_tokens, cached, output, maybe_input, maybe_output = sums
+        usd = unconfirmed_usd = None
+        if prices is not None:
+            usd = cost_usd(prices, input_tokens=input_tokens, cached_tokens=cached, output_tokens=output)
+            unconfirmed_usd = cost_usd(prices, input_tokens=maybe_input, cached_tokens=0, output_tokens=maybe_output)
         return AllRuns(
-            runs=runs, requests=requests, input_tokens=input_tokens, cached_tokens=cached_tokens,
-            output_tokens=output_tokens, usd=None,
+            runs=runs, requests=requests, killed=killed, input_tokens=input_tokens, cached_tokens=cached,
+            output_tokens=output, unconfirmed=maybe_input + maybe_output,
+            usd=None if usd is None else round(usd, 9),
+            unconfirmed_usd=None if unconfirmed_usd is None else round(unconfirmed_usd, 9),
         )  # fmt: skip
 
 

@@ -68,6 +68,11 @@ class Counters:
         self.tokens_wasted += 0 if accepted else both
         self.tokens_estimated += both if usage.estimated else 0
 
+    def add_unconfirmed(self, input_tokens: int, output_tokens: int) -> None:
+        """Count what an attempt without a reply may be billed for."""
+        self.unconfirmed_input += input_tokens
+        self.unconfirmed_output += output_tokens
+
     def add_waits(self, waits: Waits) -> None:
         """Count the seconds that a batch waited to be sent, by cause."""
         for cause in waits.__struct_fields__:

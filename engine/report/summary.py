@@ -19,7 +19,6 @@ from engine.adapters.store import RunStore
 from engine.decide.pricing import cost_usd
 from engine.report.document import (
     REPORT_VERSION,
-    AllRuns,
     BatchSize,
     Cost,
     Latencies,
@@ -97,7 +96,7 @@ def make_report(
         limits=_limits(counters, ledger, config, waits),
         batch_size=_batch_size(ledger, config),
         over_time=ledger.over_time(span_s),
-        all_runs=_all_runs(ledger, prices),
+        all_runs=ledger.all_runs(prices),
         notices=[_clean(notice) for notice in (*counters.notices, *_unconfirmed(counters))],
         seed=config.seed,
         settings=msgspec.to_builtins(config),
@@ -277,19 +276,6 @@ def _batch_size(ledger: Ledger, config: RunConfig) -> BatchSize:
         max=calls.largest,
         by_size=ledger.batch_sizes(),
     )
-
-
-def _all_runs(ledger: Ledger, prices: Prices | None) -> AllRuns:
-    runs = ledger.all_runs()
-    if prices is None:
-        return runs
-    usd = cost_usd(
-        prices,
-        input_tokens=runs.input_tokens,
-        cached_tokens=runs.cached_tokens,
-        output_tokens=runs.output_tokens,
-    )
-    return msgspec.structs.replace(runs, usd=round(usd, 9))
 
 
 def _iso(at: float) -> str:

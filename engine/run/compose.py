@@ -23,6 +23,7 @@ from engine.decide.outputs import check_examples, output_check
 from engine.decide.prompts import Prompt, input_text, make_prompt
 from engine.decide.records import RecordReader
 from engine.report.metrics import Counters
+from engine.run.budget import Budget
 from engine.run.intake import Inputs
 from engine.run.journal import RunSync, in_thread
 from engine.run.pipeline import Pipeline
@@ -73,6 +74,7 @@ class Workbench:
         self._allow_change = allow_change
         self._known = EndpointKnowledge()
         self._next_call = store.next_call_id()
+        self._budget = Budget.of(config, store.spent(model_name))
 
     @property
     def is_simulated(self) -> bool:
@@ -91,7 +93,15 @@ class Workbench:
         if asking.static_tokens >= most:
             raise ConfigError(
                 f"the static prompt alone takes {asking.static_tokens:,} tokens and a request may have {most:,}; "
-                "shorten instructions or examples, or raise --max-input-tokens"
+                "shorten instructions or examples, or raise max_input_tokens (--max-input-tokens)"
+            )
+        tpm = self.config.limits.tokens_per_minute
+        least = asking.static_tokens + asking.output_tokens
+        if tpm is not None and least >= tpm:
+            raise ConfigError(
+                f"the static prompt and one answer take some {least:,.0f} tokens, "
+                f"and {tpm:,.0f} a minute are allowed, so no request could ever be sent; shorten instructions or "
+                "examples, or raise tokens_per_minute (--tpm)"
             )
         fallback = self._asking(task, "compact") if asking.keyed else None
         return Plan(task=task, asking=asking, fallback=fallback)
@@ -168,6 +178,7 @@ class Workbench:
             inputs=inputs,
             run_sync=self.run_sync,
             counters=counters,
+            budget=self._budget,
             call_number=self._call_number,
             worked_before=run.worked_before,
         )

@@ -131,7 +131,9 @@ class Intake:
                 if len(self._counters.changed_lines) < _CHANGED_LINES:
                     self._counters.changed_lines.append(record.line)
             return None
-        return None if own.redo or (not own.ok and self._retry_failed) else own
+        # What was refused before it was sent is judged anew: it cost nothing, and the limits may be others now.
+        again = own.redo or (not own.ok and (self._retry_failed or not own.calls))
+        return None if again else own
 
     @staticmethod
     def _asked_again(record: Record, found: Found) -> bool:

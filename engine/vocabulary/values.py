@@ -186,6 +186,11 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage | None = None
     sent: bool = True
 
+    @property
+    def text(self) -> str:
+        """The message with its status, for a person."""
+        return f"HTTP {self.status}: {self.message}" if self.status else self.message
+
 
 class Waits(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds that a batch waited before it was sent, by cause."""

@@ -57,7 +57,7 @@ class Run:
     def follow(self, verdict: Verdict) -> None:
         """Queue the children, and note what failed."""
         self.brake.observe_failed(len(verdict.failed))
-        self._pause_until_s = max(self._pause_until_s, self.now + verdict.pause_s)
+        self._pause_until_s = max(self._pause_until_s, self.now + max(verdict.pause_s, self.brake.pause_s))
         for child in verdict.children:
             self._put(self._delayed, child.not_before_s, child)
 
@@ -144,6 +144,27 @@ def test_an_endpoint_that_was_never_there_is_stopped_within_twenty_calls(
         assert run.calls <= 20
     assert run.stop().kind == "endpoint"
     assert run.now <= 1_000
+
+
+@pytest.mark.parametrize("away_s", [1.0, 5.0])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_server_that_restarts_at_the_start_is_waited_for(away_s: float, seed: int) -> None:
+    """A refused connection takes a millisecond: without a pause the run would be over before the server is back."""
+    run = Run(seed=seed)
+    while run.now < away_s:
+        run.fault(FaultKind.TRANSPORT, 0.001)
+        assert run.stop() is None
+    run.good_reply(0.5)
+    assert run.brake.pause_s == 0.0
+
+
+def test_an_address_where_nobody_listens_is_said_to_be_wrong() -> None:
+    """The end names what to look at; within a quarter of a minute."""
+    run = Run()
+    while run.stop() is None:
+        run.fault(FaultKind.TRANSPORT, 0.001)
+    assert run.now <= 15
+    assert "--base-url" in run.stop().message
 
 
 def test_a_limit_from_the_start_is_waited_for_some_minutes() -> None:

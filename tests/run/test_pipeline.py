@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -14,7 +15,7 @@ from engine.testing.simulator.answers import stable_label
 from engine.testing.simulator.command import SimulatorConfig
 from engine.testing.simulator.rates import FaultRates
 from engine.vocabulary.config import Limits, Packing, Prices, RunConfig
-from engine.vocabulary.errors import RunStopped
+from engine.vocabulary.errors import ConfigError, RunStopped
 from engine.vocabulary.task import Field, FieldType
 from support import LABELS, make_config, make_records, make_task, simulate
 
@@ -247,6 +248,47 @@ def test_a_budget_is_not_overspent() -> None:
     counters = outcome.counters
     spent = (counters.tokens_input * 1.0 + counters.tokens_output * 4.0) / 1e6
     assert 0.005 < spent <= 0.01
+
+
+def test_a_budget_is_for_the_store_and_not_for_each_run(tmp_path: Path) -> None:
+    """The same command again has what is left, not as much again; a larger budget goes on from there."""
+    base, records, store = make_config(10), make_records(5000), str(tmp_path / "run.sqlite")
+    spent = 0.0
+    for budget_usd, least in ((0.01, 0.005), (0.01, 0.0), (0.02, 0.005)):
+        priced = RunConfig(
+            packing=base.packing, limits=base.limits, prices=Prices(input=1.0, output=4.0), budget_usd=budget_usd
+        )
+        outcome = simulate(records, priced, store=store)
+        assert isinstance(outcome.stopped, RunStopped)
+        assert outcome.stopped.kind == "budget"
+        counters = outcome.counters
+        here = (counters.tokens_input * 1.0 + counters.tokens_output * 4.0) / 1e6
+        spent += here
+        assert least <= here
+        assert spent <= budget_usd
+    assert "earlier runs" in str(outcome.stopped)
+
+
+def test_what_did_not_fit_is_judged_anew_under_other_limits(tmp_path: Path) -> None:
+    """A refusal before sending says something about our limits, not about the record: it is no lasting failure."""
+    records, store = [{"id": "long", "text": "word " * 3000}], str(tmp_path / "run.sqlite")
+    small = RunConfig(packing=Packing(batch_size=5, max_input_tokens=2000))
+    paced = RunConfig(limits=Limits(tokens_per_minute=2000))
+    for config in (small, paced, small):
+        (failed,) = simulate(records, config, store=store).failed
+        assert failed.error is not None
+        assert failed.error.kind == "too-long"
+        assert "next run" in failed.error.message
+    again = simulate(records, make_config(5), store=store)
+    assert [result.id for result in again.ok] == ["long"]
+
+
+def test_a_limit_below_any_request_is_said_before_anything_is_sent() -> None:
+    """A static prompt that alone takes more than a minute's tokens is a mistake of the whole, not of each record."""
+    outcome = simulate(make_records(3), RunConfig(limits=Limits(tokens_per_minute=50)))
+    assert isinstance(outcome.stopped, ConfigError)
+    assert "--tpm" in str(outcome.stopped)
+    assert outcome.counters.requests == 0
 
 
 def test_several_variables_at_once() -> None:

@@ -1,0 +1,38 @@
+"""The run store, one SQLite file: the truth that output files are made from. See docs/design/store.md."""
+
+from engine.adapters.store.in_flight import SentRow
+from engine.adapters.store.opening import open_store, read_store, temporary_store
+from engine.adapters.store.rows import (
+    ANSWER_COLUMNS,
+    RAW_LIMIT,
+    AnswerRow,
+    CallRow,
+    Duplicate,
+    Found,
+    InputRow,
+    OutputRow,
+    Spent,
+    read_answer,
+)
+from engine.adapters.store.run_store import RunStore
+from engine.adapters.store.schema import APPLICATION_ID, VERSION
+
+__all__ = [
+    "ANSWER_COLUMNS",
+    "APPLICATION_ID",
+    "RAW_LIMIT",
+    "VERSION",
+    "AnswerRow",
+    "CallRow",
+    "Duplicate",
+    "Found",
+    "InputRow",
+    "OutputRow",
+    "RunStore",
+    "SentRow",
+    "Spent",
+    "open_store",
+    "read_answer",
+    "read_store",
+    "temporary_store",
+]

@@ -1,0 +1,179 @@
+"""What the run store holds, row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+RAW_LIMIT = 64_000
+"""Characters of the raw reply of a failed call that are kept."""
+
+
+class CallRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One HTTP attempt. `outcome` is ``ok`` or the cause why not every record was answered.
+
+    :ivar status: of the HTTP reply; 0 when there was none.
+    :ivar raw: the reply's text where the outcome is not ``ok``.
+    :ivar unconfirmed_input: expected tokens of an attempt that brought no reply: the endpoint may bill them;
+        `unconfirmed_output` is the most that it may have put out. In no other count.
+    :ivar purpose: ``ask`` for a label.
+    """
+
+    id: int
+    sent_at: float
+    latency_s: float
+    size: int
+    accepted: int
+    status: int
+    outcome: str
+    finish_reason: str = ""
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    estimated: bool = False
+    message: str | None = None
+    raw: str | None = None
+    unconfirmed_input: int = 0
+    unconfirmed_output: int = 0
+    purpose: str = "ask"
+
+
+class AnswerRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one record: `output` as JSON text, or an error.
+
+    :ivar copied: taken over from an identical input instead of being asked for.
+    """
+
+    key: str
+    digest: bytes
+    output: str | None
+    error_kind: str | None = None
+    error_message: str | None = None
+    calls: tuple[int, ...] = ()
+    batch_size: int = 0
+    form: str = "compact"
+    answered_at: float = 0.0
+    latency_s: float = 0.0
+    copied: bool = False
+    redo: bool = False
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is an output."""
+        return self.error_kind is None
+
+
+class Spent(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens that calls took. `cached_tokens` are part of `input_tokens`; unconfirmed ones are in neither.
+
+    :ivar unconfirmed_input: of calls that brought no reply and may be billed, as is `unconfirmed_output`, at the most.
+    """
+
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    unconfirmed_input: int = 0
+    unconfirmed_output: int = 0
+
+
+class InputRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One record of the input: `id` as JSON text; `key` and `digest` are None where `error` says why."""
+
+    position: int
+    line: int
+    id: str
+    key: str | None
+    digest: bytes | None
+    error: str | None = None
+
+
+class Duplicate(msgspec.Struct, frozen=True, kw_only=True):
+    """An id that occurs twice in one input."""
+
+    id: str
+    position: int
+    line: int
+    first_line: int
+
+
+class OutputRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One record of the input beside what became of it; `answer` is None while nothing has."""
+
+    record: InputRow
+    answer: AnswerRow | None
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """What the store knows of some records.
+
+    :ivar by_key: key -> its answers, one for each text that the record has had.
+    :ivar by_digest: digest -> an ok answer to the same input, whoever asked.
+    """
+
+    by_key: dict[str, list[AnswerRow]]
+    by_digest: dict[bytes, AnswerRow]
+
+
+ANSWER_COLUMNS = (
+    "key, digest, output, error_kind, error_message, calls, batch_size, form, answered_at, latency_s, copied, redo"
+)
+
+
+INSERT_CALL = f"INSERT INTO calls VALUES ({', '.join('?' * 18)})"
+INSERT_KILLED = INSERT_CALL.replace("INSERT INTO", "INSERT OR IGNORE INTO")
+"""A request that was in flight at a crash; one whose outcome was stored is known better."""
+
+INSERT_ANSWER = f"""
+INSERT INTO answers VALUES ({", ".join("?" * 15)})
+ON CONFLICT (settings_id, key, digest) DO UPDATE SET
+    ok = excluded.ok, output = excluded.output, error_kind = excluded.error_kind,
+    error_message = excluded.error_message, calls = excluded.calls, batch_size = excluded.batch_size,
+    form = excluded.form, run_id = excluded.run_id, answered_at = excluded.answered_at,
+    latency_s = excluded.latency_s, copied = excluded.copied, redo = 0
+WHERE excluded.ok = 1 OR answers.ok = 0
+"""
+
+
+def call_values(run_id: int, call: CallRow) -> tuple[Any, ...]:
+    """A call as a row of its table."""
+    raw = None if call.raw is None else _whole(call.raw[:RAW_LIMIT])
+    return (
+        call.id, run_id, call.sent_at, call.latency_s, call.size, call.accepted, call.status, call.outcome,
+        call.finish_reason, call.input_tokens, call.cached_tokens, call.output_tokens, int(call.estimated),
+        call.message and _whole(call.message), raw, call.unconfirmed_input, call.unconfirmed_output, call.purpose,
+    )  # fmt: skip
+
+
+def answer_values(run_id: int, settings_id: int, answer: AnswerRow) -> tuple[Any, ...]:
+    """An answer as a row of its table."""
+    return (
+        settings_id, answer.key, answer.digest, int(answer.ok), answer.output, answer.error_kind,
+        answer.error_message and _whole(answer.error_message), msgspec.json.encode(answer.calls).decode(),
+        answer.batch_size, answer.form, run_id, answer.answered_at, answer.latency_s, int(answer.copied), 0,
+    )  # fmt: skip
+
+
+def _whole(text: str) -> str:
+    """The text with half characters (lone surrogates) replaced, which SQLite does not take."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
+
+
+def read_answer(row: Sequence[Any]) -> AnswerRow:
+    """The answer in a row of `ANSWER_COLUMNS`."""
+    key, digest, output, kind, message, calls, size, form, answered_at, latency_s, copied, redo = row
+    return AnswerRow(
+        key=key,
+        digest=digest,
+        output=output,
+        error_kind=kind,
+        error_message=message,
+        calls=msgspec.json.decode(calls, type=tuple[int, ...]),
+        batch_size=size,
+        form=form,
+        answered_at=answered_at,
+        latency_s=latency_s,
+        copied=bool(copied),
+        redo=bool(redo),
+    )

@@ -1,0 +1,289 @@
+"""The run store: what was asked, what was answered, what it cost. SQLite; the truth that output files are made from.
+
+What survives what: every transaction is committed with ``synchronous=FULL`` in WAL mode, so an answer that was
+published survives a killed process and a lost machine. See docs/design/store.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from engine.adapters.store.in_flight import InFlightFile, SentRow
+from engine.adapters.store.rows import (
+    ANSWER_COLUMNS,
+    INSERT_ANSWER,
+    INSERT_CALL,
+    AnswerRow,
+    CallRow,
+    Duplicate,
+    Found,
+    InputRow,
+    OutputRow,
+    Spent,
+    answer_values,
+    call_values,
+    read_answer,
+)
+from engine.adapters.store.translate import Conflict, translated
+from engine.vocabulary.errors import StoreError
+
+
+class RunStore:
+    """A run store. Its methods block and may be called from any one thread at a time."""
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        path: Path | None,
+        lock: filelock.BaseFileLock | None,
+        in_flight: InFlightFile | None = None,
+    ) -> None:
+        """Use `open_store` or `temporary_store`."""
+        self._db = connection
+        self.path = path
+        self._lock = lock
+        self._in_flight = in_flight
+        self._guard = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"RunStore({str(self.path) if self.path else 'temporary'!r})"
+
+    def close(self) -> None:
+        """Close the file and let others have it."""
+        try:
+            with self._guard, translated(self.path):
+                self._db.close()
+                if self._in_flight is not None:
+                    self._in_flight.close()
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._guard, translated(self.path):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:  # a full disk may have rolled it back already
+                    self._db.execute("ROLLBACK")
+                raise
+
+    # -- settings and runs -------------------------------------------------------------------------------------
+
+    def settings(self, *, task_key: str, model: str, task: str, allow_change: bool = False) -> int:
+        """The id of this task on this model.
+
+        :raises StoreError: when the store belongs to another task or model and a change was not asked for.
+        """
+        with self._transaction() as db:
+            row = db.execute("SELECT id FROM settings WHERE task_key = ? AND model = ?", (task_key, model)).fetchone()
+            if row:
+                return int(row[0])
+            others = db.execute("SELECT task_key, model FROM settings").fetchall()
+            if others and not allow_change:
+                raise StoreError(_changed(self.path, others, task_key, model))
+            cursor = db.execute(
+                "INSERT INTO settings (task_key, model, task) VALUES (?, ?, ?)", (task_key, model, task)
+            )
+            return int(cursor.lastrowid or 0)
+
+    def begin_run(self, *, settings_id: int, started_at: float, config: str) -> int:
+        """Note a new run."""
+        with self._transaction() as db:
+            cursor = db.execute(
+                "INSERT INTO runs (settings_id, started_at, config) VALUES (?, ?, ?)",
+                (settings_id, started_at, config),
+            )
+            return int(cursor.lastrowid or 0)
+
+    def drop_ended_inputs(self) -> None:
+        """Drop the lists of inputs of runs that have ended; call it when a newer one is complete."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM inputs WHERE run_id IN (SELECT id FROM runs WHERE status IS NOT NULL)")
+
+    def forget_run(self, run_id: int) -> None:
+        """Take back a run whose input turned out to be unusable, before anything was asked."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM inputs WHERE run_id = ?", (run_id,))
+            db.execute("DELETE FROM runs WHERE id = ?", (run_id,))
+
+    def end_run(self, run_id: int, *, ended_at: float, status: str) -> None:
+        """Note how a run ended."""
+        with self._transaction() as db:
+            db.execute("UPDATE runs SET ended_at = ?, status = ? WHERE id = ?", (ended_at, status, run_id))
+
+    def next_call_id(self) -> int:
+        """The number after the highest call stored."""
+        return int(self._one("SELECT coalesce(max(id), 0) + 1 FROM calls"))
+
+    # -- inputs ------------------------------------------------------------------------------------------------
+
+    def add_inputs(self, run_id: int, rows: Sequence[InputRow]) -> list[Duplicate]:
+        """Note records of the input. One whose id has occurred before is noted as broken, and returned."""
+        values = [(run_id, row.position, row.line, row.id, row.key, row.digest, row.error) for row in rows]
+        try:
+            with self._transaction() as db:
+                db.executemany(_INSERT_INPUT, values)
+        except Conflict:
+            return self._add_one_by_one(run_id, rows, values)
+        return []
+
+    def _add_one_by_one(
+        self, run_id: int, rows: Sequence[InputRow], values: Sequence[tuple[Any, ...]]
+    ) -> list[Duplicate]:
+        duplicates: list[Duplicate] = []
+        with self._transaction() as db:
+            for row, value in zip(rows, values, strict=True):
+                try:
+                    db.execute(_INSERT_INPUT, value)
+                except sqlite3.IntegrityError:
+                    duplicates.append(_note_duplicate(db, run_id, row))
+        return duplicates
+
+    def broken_inputs(self, run_id: int, rows: Sequence[InputRow]) -> dict[int, str]:
+        """Positions, of records noted before, that cannot be used: a second of its id, or not the record noted."""
+        noted = {
+            position: (digest, error)
+            for position, digest, error in self.query(
+                "SELECT position, digest, error FROM inputs WHERE run_id = ? AND position BETWEEN ? AND ?",
+                (run_id, rows[0].position, rows[-1].position),
+            )
+        }
+        broken: dict[int, str] = {}
+        for row in rows:
+            digest, error = noted.get(row.position, (None, "the input changed while it was read"))
+            if error is None and digest != row.digest:
+                error = "the input changed while it was read"
+            if error is not None:
+                broken[row.position] = error
+        return broken
+
+    # -- answers -----------------------------------------------------------------------------------------------
+
+    def find(self, settings_id: int, *, keys: Sequence[str], digests: Sequence[bytes]) -> Found:
+        """What is known of these records; call it with some hundreds at a time."""
+        by_key: dict[str, list[AnswerRow]] = {}
+        by_digest: dict[bytes, AnswerRow] = {}
+        with self._guard, translated(self.path):
+            sql = f"SELECT {ANSWER_COLUMNS} FROM answers WHERE settings_id = ? AND key IN ({_marks(keys)})"
+            for row in self._db.execute(sql, (settings_id, *keys)):
+                answer = read_answer(row)
+                by_key.setdefault(answer.key, []).append(answer)
+                if answer.ok and not answer.redo:
+                    by_digest[answer.digest] = answer
+            # The index is named, since SQLite without statistics takes the primary key's prefix for as good and reads
+            # every answer; and it is asked for one at a time, since a text may have been answered for many records.
+            sql = (
+                f"SELECT {ANSWER_COLUMNS} FROM answers INDEXED BY answers_digest "
+                "WHERE digest = ? AND settings_id = ? AND ok = 1 AND redo = 0 LIMIT 1"
+            )
+            for digest in set(digests) - by_digest.keys():
+                for row in self._db.execute(sql, (digest, settings_id)):
+                    by_digest[digest] = read_answer(row)
+        return Found(by_key=by_key, by_digest=by_digest)
+
+    def write(self, run_id: int, settings_id: int, calls: Sequence[CallRow], answers: Sequence[AnswerRow]) -> None:
+        """Store calls and what they settled, in one durable transaction.
+
+        An ok answer replaces what was there; a failure never replaces an ok answer.
+        """
+        with self._transaction() as db:
+            db.executemany(INSERT_CALL, [call_values(run_id, call) for call in calls])
+            db.executemany(INSERT_ANSWER, [answer_values(run_id, settings_id, answer) for answer in answers])
+
+    def note_sent(self, sent: SentRow) -> None:
+        """A request goes out: a killed process leaves it to the next one. Microseconds; call it on the event loop."""
+        if self._in_flight is not None:
+            with translated(self.path):
+                self._in_flight.note(sent)
+
+    def note_ended(self, call_id: int) -> None:
+        """The call that the request came to has been written."""
+        if self._in_flight is not None:
+            self._in_flight.forget(call_id)
+
+    def spent(self, model: str) -> Spent:
+        """What all calls to a model took, over all runs and tasks in this store."""
+        columns = ", ".join(f"total({name})" for name in Spent.__struct_fields__)
+        rows = self.query(
+            f"SELECT {columns} FROM settings JOIN runs ON runs.settings_id = settings.id "
+            "JOIN calls ON calls.run_id = runs.id WHERE settings.model = ?",
+            (model,),
+        )
+        return Spent(**dict(zip(Spent.__struct_fields__, map(int, rows[0]), strict=True)))
+
+    def has_answers(self, settings_id: int) -> bool:
+        """Whether any record was annotated."""
+        rows = self.query("SELECT 1 FROM answers WHERE settings_id = ? AND ok = 1 LIMIT 1", (settings_id,))
+        return bool(rows)
+
+    def mark_redo(self, settings_id: int, where: str, values: Sequence[Any]) -> int:
+        """Mark answers to be asked again by the next run. They stay the answers until a new one is there."""
+        with self._transaction() as db:
+            sql = f"UPDATE answers SET redo = 1 WHERE settings_id = ? AND ({where})"
+            return db.execute(sql, (settings_id, *values)).rowcount
+
+    def clear_redo(self, settings_id: int) -> int:
+        """Take the mark off answers that are ok; the number of them."""
+        with self._transaction() as db:
+            sql = "UPDATE answers SET redo = 0 WHERE settings_id = ? AND redo = 1 AND ok = 1"
+            return db.execute(sql, (settings_id,)).rowcount
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    def outputs(self, run_id: int, settings_id: int) -> Iterator[OutputRow]:
+        """Every record of the run's input in order, beside its answer."""
+        columns = ", ".join(f"a.{name.strip()}" for name in ANSWER_COLUMNS.split(","))
+        sql = (
+            f"SELECT i.position, i.line, i.id, i.key, i.digest, i.error, {columns} FROM inputs i "
+            "LEFT JOIN answers a ON a.settings_id = ? AND a.key = i.key AND a.digest = i.digest "
+            "WHERE i.run_id = ? ORDER BY i.position"
+        )
+        with translated(self.path):
+            for row in self._db.execute(sql, (settings_id, run_id)):
+                position, line, id_, key, digest, error = row[:6]
+                record = InputRow(position=position, line=line, id=id_, key=key, digest=digest, error=error)
+                yield OutputRow(record=record, answer=None if row[6] is None else read_answer(row[6:]))
+
+    def query(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Rows of a read-only question; for reports and `annotate show`."""
+        with self._guard, translated(self.path):
+            return self._db.execute(sql, values).fetchall()
+
+    def _one(self, sql: str, values: Sequence[Any] = ()) -> Any:
+        return self.query(sql, values)[0][0]
+
+
+_INSERT_INPUT = "INSERT INTO inputs VALUES (?, ?, ?, ?, ?, ?, ?)"
+
+
+def _note_duplicate(db: sqlite3.Connection, run_id: int, row: InputRow) -> Duplicate:
+    first = db.execute("SELECT line FROM inputs WHERE run_id = ? AND key = ?", (run_id, row.key)).fetchone()
+    if first is None:
+        raise StoreError(f"position {row.position} of the input was noted twice")
+    error = f"the id {row.id} stands in line {first[0]} already"
+    db.execute("INSERT INTO inputs VALUES (?, ?, ?, ?, NULL, NULL, ?)", (run_id, row.position, row.line, row.id, error))
+    return Duplicate(id=row.id, position=row.position, line=row.line, first_line=first[0])
+
+
+def _marks(values: Sequence[Any]) -> str:
+    return ", ".join("?" * len(values))
+
+
+def _changed(path: Path | None, others: Iterable[tuple[str, str]], task_key: str, model: str) -> str:
+    models = sorted({other_model for other_key, other_model in others if other_key == task_key})
+    what = f"model {models[0]!r}, not {model!r}" if models else "another task"
+    return (
+        f"{path} holds answers of {what}. Use another --output or --store; or --allow-change, to keep both in "
+        "this store and go on with the new one"
+    )

@@ -1,0 +1,91 @@
+"""Tables, versions, and whether a file is ours."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from engine.vocabulary.errors import StoreError
+
+VERSION = 2
+APPLICATION_ID = 0x616E6E6F  # "anno"
+
+_SCHEMA = """
+CREATE TABLE settings (
+    id INTEGER PRIMARY KEY, task_key TEXT NOT NULL, model TEXT NOT NULL, task TEXT NOT NULL,
+    UNIQUE (task_key, model));
+CREATE TABLE runs (
+    id INTEGER PRIMARY KEY, settings_id INTEGER NOT NULL, started_at REAL NOT NULL, ended_at REAL, status TEXT,
+    config TEXT NOT NULL);
+-- What the newest run's input holds, in order: duplicates are found, outputs ordered and exports made from it.
+CREATE TABLE inputs (
+    run_id INTEGER NOT NULL, position INTEGER NOT NULL, line INTEGER NOT NULL, id TEXT NOT NULL, key TEXT,
+    digest BLOB, error TEXT, PRIMARY KEY (run_id, position)) WITHOUT ROWID;
+CREATE UNIQUE INDEX inputs_key ON inputs (run_id, key) WHERE key IS NOT NULL;
+CREATE TABLE answers (
+    settings_id INTEGER NOT NULL, key TEXT NOT NULL, digest BLOB NOT NULL, ok INTEGER NOT NULL, output TEXT,
+    error_kind TEXT, error_message TEXT, calls TEXT NOT NULL, batch_size INTEGER NOT NULL, form TEXT NOT NULL,
+    run_id INTEGER NOT NULL, answered_at REAL NOT NULL, latency_s REAL NOT NULL, copied INTEGER NOT NULL,
+    redo INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (settings_id, key, digest)) WITHOUT ROWID;
+-- Only of answers that may be copied: the first that it gives is one.
+CREATE INDEX answers_digest ON answers (digest, settings_id) WHERE ok = 1 AND redo = 0;
+CREATE TABLE calls (
+    id INTEGER PRIMARY KEY, run_id INTEGER NOT NULL, sent_at REAL NOT NULL, latency_s REAL NOT NULL,
+    size INTEGER NOT NULL, accepted INTEGER NOT NULL, status INTEGER NOT NULL, outcome TEXT NOT NULL,
+    finish_reason TEXT NOT NULL, input_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL,
+    output_tokens INTEGER NOT NULL, estimated INTEGER NOT NULL, message TEXT, raw TEXT,
+    unconfirmed_input INTEGER NOT NULL DEFAULT 0, unconfirmed_output INTEGER NOT NULL DEFAULT 0,
+    purpose TEXT NOT NULL DEFAULT 'ask');
+"""
+
+
+_UPGRADES = {
+    1: """
+ALTER TABLE calls ADD COLUMN unconfirmed_input INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE calls ADD COLUMN unconfirmed_output INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE calls ADD COLUMN purpose TEXT NOT NULL DEFAULT 'ask';
+""",
+}
+"""Version -> what makes the next one of it."""
+
+NOT_OURS = "no run store of annotation-engine; it was left as it is. Use another --output or --store"
+
+
+def prepare(db: sqlite3.Connection, file: Path) -> None:
+    """Make the tables of a new store, or bring an older one up to date, each in one transaction.
+
+    :raises StoreError: it is no run store, or one of a newer version.
+    """
+    empty = not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if empty and _version(db) == 0:
+        db.executescript(
+            f"BEGIN; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT;"
+        )
+    check(db, file)
+    while (version := _version(db)) < VERSION:
+        db.executescript(f"BEGIN; {_UPGRADES[version]} PRAGMA user_version = {version + 1}; COMMIT;")
+
+
+def check(db: sqlite3.Connection, file: Path) -> None:
+    """:raises StoreError: the file is no run store, or one of a newer version."""
+    if db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+        raise StoreError(f"{file} is {NOT_OURS}")
+    if _version(db) > VERSION:
+        raise StoreError(
+            f"{file} was made by a newer version of annotation-engine (store format {_version(db)}, this one knows "
+            f"{VERSION}): install that version, or use another --store"
+        )
+
+
+def check_readable(db: sqlite3.Connection, file: Path) -> None:
+    """:raises StoreError: the file is no run store, or not one of this version."""
+    check(db, file)
+    if _version(db) < VERSION:
+        raise StoreError(
+            f"{file} was made by an older version of annotation-engine (store format {_version(db)}, this one reads "
+            f"{VERSION}): run the same `annotate run` again, which brings it up to date and keeps every answer"
+        )
+
+
+def _version(db: sqlite3.Connection) -> int:
+    return int(db.execute("PRAGMA user_version").fetchone()[0])

@@ -1,0 +1,288 @@
+"""The life of one call: sent, read, judged, stored, given out. See docs/design/pipeline.md."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import anyio
+import msgspec
+
+from engine.adapters.store import CallRow, RunStore, SentRow, Spent
+from engine.decide.answers import Reading, read_answers
+from engine.decide.brake import Stop
+from engine.decide.prompts import first_words
+from engine.decide.recovery import Verdict, judge_fault, judge_reply
+from engine.run.dispatch import Sent
+from engine.run.intake import Intake
+from engine.run.journal import Journal
+from engine.run.outcome import Settled, copies, settle
+from engine.run.state import RunState
+from engine.vocabulary.errors import RunStopped
+from engine.vocabulary.values import Completion, Fault, Item, Result, Usage
+
+_UNKEYED_REPLIES = 2
+
+Emit = Callable[[Result], Awaitable[None]]
+
+
+class Caller:
+    """Performs calls. What it decides is decided in plain functions of `decide`."""
+
+    def __init__(
+        self, state: RunState, *, store: RunStore, journal: Journal, intake: Intake, emit: Emit, run_id: int
+    ) -> None:
+        self._state = state
+        self._store = store
+        self._journal = journal
+        self._intake = intake
+        self._emit = emit
+        self._run_id = run_id
+
+    async def call(self, sent: Sent) -> None:
+        """Send, store what comes back, and give it out."""
+        try:
+            for end in await self._answered(sent):
+                await self._emit(end.result)
+        finally:
+            self._state.calls -= 1
+            self._state.changed.notify()
+
+    async def _answered(self, sent: Sent) -> list[Settled]:
+        """Send, and store what comes back. The slot covers just this: neither a back-off nor a slow consumer holds it.
+
+        It is not given back before the answers are durable: whatever a crash makes us send again was in flight.
+        """
+        settled: list[Settled] = []
+        settling = False
+        spent = _unconfirmed(sent)
+        try:
+            self._note_sent(sent)
+            outcome = await sent.asking.provider.complete(
+                user=sent.user, max_output_tokens=sent.max_output_tokens, items=len(sent.ids)
+            )
+            with anyio.CancelScope(shield=True):  # from here on the reply is paid for
+                settling = True
+                usage = self._usage(sent, outcome)
+                spent = _spent(sent, outcome, usage)
+                settled += await self._settle_call(sent, outcome, usage, spent)
+            return settled
+        except anyio.get_cancelled_exc_class():
+            if not settling:
+                with anyio.CancelScope(shield=True):
+                    await self._note_abandoned(sent)
+            raise
+        finally:
+            self._state.counters.in_flight -= 1
+            self._state.budget.settle(sent.reserved_usd, spent)
+            self._state.changed.notify()
+
+    def _note_sent(self, sent: Sent) -> None:
+        self._store.note_sent(
+            SentRow(
+                run_id=self._run_id,
+                call_id=sent.number,
+                sent_at=self._state.wall(sent.sent_at_s),
+                size=len(sent.ids),
+                input_tokens=sent.expected_input,
+                output_tokens=sent.max_output_tokens,
+            )
+        )
+
+    async def _note_abandoned(self, sent: Sent) -> None:
+        """A request was given up by a stop at once. It was sent, so the endpoint may bill it."""
+        counters = self._state.counters
+        counters.requests += 1
+        counters.abandoned += 1
+        counters.causes["abandoned"] += 1
+        spent = _unconfirmed(sent)
+        counters.add_unconfirmed(spent.unconfirmed_input, spent.unconfirmed_output)
+        row = CallRow(
+            id=sent.number,
+            sent_at=self._state.wall(sent.sent_at_s),
+            latency_s=anyio.current_time() - sent.sent_at_s,
+            size=len(sent.ids),
+            accepted=0,
+            status=0,
+            outcome="abandoned",
+            message="given up by a stop at once",
+            unconfirmed_input=spent.unconfirmed_input,
+            unconfirmed_output=spent.unconfirmed_output,
+        )
+        await self._journal.write([row], ())
+        self._store.note_ended(sent.number)
+
+    async def _settle_call(self, sent: Sent, outcome: Completion | Fault, usage: Usage, spent: Spent) -> list[Settled]:
+        state, now = self._state, anyio.current_time()
+        verdict = self._judged(sent, outcome, now)
+        state.counters.add_unconfirmed(spent.unconfirmed_input, spent.unconfirmed_output)
+        state.pacer.settle(reserved=sent.reserved_tokens, used=_charged(sent, outcome, usage))
+        self._count(verdict, usage)
+        settled = self._ends(sent, verdict, now)
+        self._maybe_stop(verdict, outcome, now)  # before anything is awaited, or more would be sent meanwhile
+        row = self._call_row(sent, outcome, verdict, usage, spent, now)
+        await self._journal.write([row], [end.row for end in settled])
+        self._store.note_ended(sent.number)
+        settled += await self._late_copies(settled)
+        for child in verdict.children:
+            state.queue.add_child(child, now)
+        return settled
+
+    # -- what it was -----------------------------------------------------------------------------------------------
+
+    def _judged(self, sent: Sent, outcome: Completion | Fault, now: float) -> Verdict:
+        state = self._state
+        batch = msgspec.structs.replace(
+            sent.batch,
+            items=tuple(msgspec.structs.replace(item, calls=(*item.calls, sent.number)) for item in sent.batch.items),
+        )
+        if isinstance(outcome, Fault):
+            verdict = judge_fault(batch, outcome, state.config.recovery, now=now, rng=state.rng)
+            self._after_fault(sent, outcome, verdict, now)
+            return verdict
+        reading = self._read(sent, outcome)
+        ids = dict(zip(sent.ids, batch.items, strict=True))
+        verdict = judge_reply(batch, ids, reading, outcome, state.config.recovery)
+        self._after_reply(sent, outcome, reading, verdict)
+        return verdict
+
+    def _read(self, sent: Sent, completion: Completion) -> Reading:
+        keyed = sent.asking.keyed
+        asked = {id_: first_words(item.record.input) if keyed else "" for id_, item in sent.ids.items()}
+        return read_answers(completion.text, asked, sent.asking.check, keyed=keyed)
+
+    def _after_reply(self, sent: Sent, completion: Completion, reading: Reading, verdict: Verdict) -> None:
+        state, accepted, size = self._state, len(verdict.accepted), len(sent.batch.items)
+        state.counters.malformed += accepted < size
+        state.counters.foreign_ids += reading.foreign
+        if completion.usage is not None and sent.asking is state.asking:
+            state.estimates.observe(
+                counted_input=sent.counted_input,
+                usage=completion.usage,
+                answered=reading.found,
+                cut=completion.finish_reason == "length",
+            )
+        state.brake.observe_reply(
+            size=size, accepted=accepted, cause=verdict.cause, excerpt=completion.refusal or completion.text
+        )
+        if sent.asking.keyed and reading.found and reading.unkeyed == reading.found:
+            self._note_unkeyed()
+
+    def _note_unkeyed(self) -> None:
+        """An endpoint that ignores the keyed form sends the run back to the compact one, before the brake ends it."""
+        state = self._state
+        state.unkeyed_replies += 1
+        if state.plan.fallback is not None and state.unkeyed_replies >= _UNKEYED_REPLIES:
+            state.asking = state.plan.fallback
+            state.counters.notice("the model ignores the keyed answer form; the run went on with the compact one")
+
+    def _after_fault(self, sent: Sent, fault: Fault, verdict: Verdict, now: float) -> None:
+        state = self._state
+        state.counters.http_429 += fault.status == 429
+        state.brake.observe_fault(fault.kind, size=len(sent.batch.items), message=fault.text, now=now)
+        state.pause_until(now + max(verdict.pause_s, state.brake.pause_s))
+
+    # -- what follows ----------------------------------------------------------------------------------------------
+
+    def _usage(self, sent: Sent, outcome: Completion | Fault) -> Usage:
+        """The endpoint's own figures; for a reply without any, our estimate; for no reply, nothing is known."""
+        if outcome.usage is not None:
+            return outcome.usage
+        if isinstance(outcome, Fault):
+            return Usage(input_tokens=0, output_tokens=0)
+        return Usage(input_tokens=sent.expected_input, output_tokens=max(1, len(outcome.text) // 4), estimated=True)
+
+    def _count(self, verdict: Verdict, usage: Usage) -> None:
+        counters = self._state.counters
+        counters.requests += 1
+        counters.retried += verdict.retry
+        counters.splits += verdict.split
+        if verdict.cause:
+            counters.causes[verdict.cause] += 1
+        counters.add_usage(usage, accepted=len(verdict.accepted))
+        self._state.brake.observe_failed(len(verdict.failed))
+
+    def _ends(self, sent: Sent, verdict: Verdict, now: float) -> list[Settled]:
+        """Every record that this call ended, and the identical ones that waited for it."""
+        state = self._state
+        size, form, wall = len(sent.ids), sent.asking.prompt.form, state.wall(now)
+
+        def end(item: Item, **how: object) -> tuple[Item, Settled]:
+            return item, settle(item, batch_size=size, form=form, now=now, wall_time=wall, **how)  # type: ignore[arg-type]
+
+        pairs = [end(answer.item, output=answer.output) for answer in verdict.accepted]
+        pairs += [end(failure.item, error=failure.error) for failure in verdict.failed]
+        ends: list[Settled] = []
+        for item, settled in pairs:
+            followers = state.followers.get(item.record.digest, [])
+            same = copies(settled, followers, now=now)
+            followers.clear()
+            state.counters.records_copied += len(same)
+            ends += [settled, *same]
+        return ends
+
+    async def _late_copies(self, settled: list[Settled]) -> list[Settled]:
+        """The ends of identical records that came while the answer was on its way into the store.
+
+        From here on a twin finds the answer there: no await stands between the look-up of its digest and this.
+        """
+        late: list[Settled] = []
+        for end in settled:
+            self._intake.note_settled(end.row)
+            followers = self._state.followers.pop(end.row.digest, ())
+            late += copies(end, followers, now=anyio.current_time())
+        if late:
+            self._state.counters.records_copied += len(late)
+            await self._journal.write((), [end.row for end in late])
+        return late
+
+    def _call_row(
+        self, sent: Sent, outcome: Completion | Fault, verdict: Verdict, usage: Usage, spent: Spent, now: float
+    ) -> CallRow:
+        fault = outcome if isinstance(outcome, Fault) else None
+        raw = None
+        if verdict.cause:
+            raw = outcome.excerpt if isinstance(outcome, Fault) else (outcome.refusal or outcome.text)
+        return CallRow(
+            id=sent.number,
+            sent_at=self._state.wall(sent.sent_at_s),
+            latency_s=now - sent.sent_at_s,
+            size=len(sent.ids),
+            accepted=len(verdict.accepted),
+            status=fault.status if fault else 200,
+            outcome=verdict.cause or "ok",
+            finish_reason="" if isinstance(outcome, Fault) else outcome.finish_reason,
+            input_tokens=usage.input_tokens,
+            cached_tokens=usage.cached_tokens,
+            output_tokens=usage.output_tokens,
+            estimated=usage.estimated,
+            message=fault.message if fault else None,
+            raw=raw,
+            unconfirmed_input=spent.unconfirmed_input,
+            unconfirmed_output=spent.unconfirmed_output,
+        )
+
+    def _maybe_stop(self, verdict: Verdict, outcome: Completion | Fault, now: float) -> None:
+        stop = self._state.brake.stop(now)
+        if verdict.fatal and isinstance(outcome, Fault):
+            stop = Stop(kind=outcome.kind, message=outcome.text)
+        if stop is not None:
+            self._state.stop(RunStopped(stop.kind, stop.message))
+
+
+def _unconfirmed(sent: Sent) -> Spent:
+    """What a request without a reply may be billed for: what was sent, and the most that it may put out."""
+    return Spent(unconfirmed_input=sent.expected_input, unconfirmed_output=sent.max_output_tokens)
+
+
+def _spent(sent: Sent, outcome: Completion | Fault, usage: Usage) -> Spent:
+    """What a call took; the worst where it reached the endpoint, or may have, and brought neither answer nor error."""
+    if isinstance(outcome, Fault) and outcome.usage is None and outcome.sent and outcome.status in (0, 200):
+        return _unconfirmed(sent)
+    return Spent(input_tokens=usage.input_tokens, cached_tokens=usage.cached_tokens, output_tokens=usage.output_tokens)
+
+
+def _charged(sent: Sent, outcome: Completion | Fault, usage: Usage) -> int:
+    """Tokens that the endpoint has counted against its limit: of a request that failed, what was reserved."""
+    if isinstance(outcome, Fault) and outcome.usage is None:
+        return sent.reserved_tokens
+    return usage.input_tokens + usage.output_tokens

@@ -1,0 +1,199 @@
+"""Who goes next, and when: window, pause, budget and limits, for one batch after the other."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+
+import anyio
+import msgspec
+
+from engine.adapters.store import Spent
+from engine.decide.brake import PROBES
+from engine.decide.packing import Room, pack
+from engine.decide.prompts import request_ids, request_salt, user_message
+from engine.run.plan import Asking
+from engine.run.queue import Wait
+from engine.run.state import RunState
+from engine.vocabulary.values import Batch, Item, Waits
+
+_NOTHING = Spent()
+
+
+class Sent(msgspec.Struct, frozen=True, kw_only=True):
+    """A request on its way: what it asked, how, and what was reserved for it.
+
+    :ivar counted_input: input tokens by our own count, before the learned ratio; `expected_input` after it.
+    """
+
+    number: int
+    batch: Batch
+    asking: Asking
+    ids: dict[str, Item]
+    user: str
+    counted_input: int
+    expected_input: int
+    max_output_tokens: int
+    reserved_tokens: int
+    reserved_usd: float
+    sent_at_s: float
+
+
+Start = Callable[[Sent], object]
+"""Starts a call that has been admitted."""
+
+
+class Dispatcher:
+    """The one that sends: children first, then new records, first in, first out under every limit."""
+
+    def __init__(self, state: RunState, *, call_number: Callable[[], int]) -> None:
+        self._state = state
+        self._call_number = call_number
+        self._salt_offset = random.SystemRandom().randrange(1 << 30)
+        self._lone_probe_out = False
+
+    async def run(self, start: Start) -> None:
+        """Send what is next, one after the other, when the window, the pause and the limits allow it."""
+        state = self._state
+        while True:
+            waiting_since = anyio.current_time()
+            await self._wait_for_window()
+            window_s = anyio.current_time() - waiting_since
+            step = self._next_step(anyio.current_time())
+            if step is None:
+                return
+            if isinstance(step, Wait):
+                await state.changed.wait(step.until_s)
+                continue
+            sent = await self._admitted(step, window_s)
+            if sent is None:
+                return
+            if state.stopped is not None:  # a cancelled scope is left at the next wait, not before
+                state.budget.settle(sent.reserved_usd, _NOTHING)
+                return
+            state.calls += 1
+            state.counters.in_flight += 1
+            state.counters.peak_in_flight = max(state.counters.peak_in_flight, state.counters.in_flight)
+            start(sent)
+
+    # -- what ----------------------------------------------------------------------------------------------------
+
+    def _next_step(self, now: float) -> Batch | Wait | None:
+        """What to send now, or how long to wait, or None when everything has ended."""
+        state = self._state
+        if state.pause_until_s > now:
+            return Wait(until_s=state.pause_until_s)
+        lone = state.brake.wants_lone and not self._lone_probe_out
+        step = state.queue.take(
+            now,
+            choose=self._choose,
+            size=state.batch_size.size(),
+            lone=lone,
+            # While nothing but errors comes, what is known to be waiting is enough to find out when that ends.
+            fresh=not state.brake.is_silent,
+            hurry=state.input_ended or state.input_waits,
+        )
+        if isinstance(step, Wait) and state.input_ended and not state.calls and state.queue.is_empty:
+            return None
+        if isinstance(step, Batch):
+            self._lone_probe_out |= len(step.items) == 1
+        return step
+
+    def _choose(self, entry_tokens: Sequence[int]) -> list[int]:
+        state = self._state
+        packing, estimates = state.config.packing, state.estimates
+        most_input = packing.max_input_tokens - estimates.static_tokens
+        # A request that takes much of a minute's tokens waits long for them: stay small where that is possible. Where
+        # the static prompt is most of it, smaller batches would only pay for it more often.
+        comfortable = state.pacer.comfortable_tokens - estimates.static_tokens - estimates.call_overhead
+        comfortable = max(comfortable, estimates.static_tokens)
+        room = Room(
+            items=state.batch_size.size(),
+            input_tokens=int(max(0.0, min(most_input, comfortable)) / estimates.input_ratio),
+            output_tokens=packing.max_output_tokens - estimates.call_overhead,
+        )
+        return pack(entry_tokens, room=room, output_per_record=estimates.output_per_record, rng=state.rng)
+
+    # -- when ----------------------------------------------------------------------------------------------------
+
+    @property
+    def _window(self) -> int:
+        most = self._state.config.limits.max_concurrency
+        return most if self._state.brake.is_open else min(PROBES, most)
+
+    async def _wait_for_window(self) -> None:
+        # Calls whose reply is there but not yet stored and taken by the consumer are bounded as well.
+        state = self._state
+        while state.counters.in_flight >= self._window or state.calls >= 2 * self._window + PROBES:
+            await state.changed.wait()
+
+    async def _admitted(self, batch: Batch, window_s: float) -> Sent | None:
+        """Wait until the limits let this batch go; None when the budget does not."""
+        state = self._state
+        sent = self._prepared(batch)
+        if not await self._within_budget(sent):
+            return None
+        try:
+            waits = await self._within_limits(sent, window_s)
+        except BaseException:
+            state.budget.settle(sent.reserved_usd, _NOTHING)
+            raise
+        state.counters.add_waits(waits)
+        now = anyio.current_time()
+        if state.counters.first_sent_s is None:
+            state.counters.first_sent_s = now
+        return msgspec.structs.replace(sent, sent_at_s=now)
+
+    async def _within_limits(self, sent: Sent, window_s: float) -> Waits:
+        pacer = self._state.pacer
+        started = anyio.current_time()
+        await pacer.wait_for_request()
+        after_requests = anyio.current_time()
+        await pacer.wait_for_tokens(sent.reserved_tokens)
+        after_tokens = anyio.current_time()
+        await self._pause_over()
+        pacer.start()
+        return Waits(
+            window_s=window_s,
+            requests_s=after_requests - started,
+            tokens_s=after_tokens - after_requests,
+            pause_s=anyio.current_time() - after_tokens,
+        )
+
+    async def _pause_over(self) -> None:
+        """A 429 may have come while this request waited for its turn, and another during the pause."""
+        while (until_s := self._state.pause_until_s) > anyio.current_time():
+            await self._state.changed.wait(until_s)
+
+    async def _within_budget(self, sent: Sent) -> bool:
+        budget = self._state.budget
+        while not budget.try_reserve(sent.reserved_usd):
+            if not budget.may_ease:
+                self._state.stop(budget.exhausted(sent.reserved_usd))
+                return False
+            await budget.changed.wait()
+        return True
+
+    def _prepared(self, batch: Batch) -> Sent:
+        state, estimates = self._state, self._state.estimates
+        number = self._call_number()
+        salt = request_salt(self._salt_offset, number)
+        entries = sum(item.record.input_tokens for item in batch.items)
+        expected_input = estimates.input_tokens(entries)
+        ids = dict(zip(request_ids(salt, len(batch.items)), batch.items, strict=True))
+        most_output = estimates.max_output_tokens(
+            len(batch.items), batch.output_scale, state.config.packing.max_output_tokens
+        )
+        return Sent(
+            number=number,
+            batch=batch,
+            asking=state.asking,
+            ids=ids,
+            user=user_message((id_, item.record.input) for id_, item in ids.items()),
+            counted_input=estimates.counted_input(entries),
+            expected_input=expected_input,
+            max_output_tokens=most_output,
+            reserved_tokens=expected_input + estimates.output_tokens(len(batch.items)),
+            reserved_usd=state.budget.worst_usd(input_tokens=expected_input, output_tokens=most_output),
+            sent_at_s=0.0,
+        )

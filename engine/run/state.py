@@ -1,0 +1,81 @@
+"""All that changes while a pipeline runs, in one place; shared by feeding, dispatching and calls."""
+
+from __future__ import annotations
+
+import random
+import time
+
+import anyio
+
+from engine.adapters.limits import Pacer
+from engine.decide.batch_size import DEFAULT_BATCH_SIZE, FixedBatchSize
+from engine.decide.brake import Brake
+from engine.decide.estimates import TokenEstimates
+from engine.report.metrics import Counters
+from engine.run.budget import Budget
+from engine.run.plan import Plan
+from engine.run.queue import WorkQueue
+from engine.run.signal import Signal
+from engine.vocabulary.config import RunConfig
+from engine.vocabulary.values import Item
+
+
+class RunState:
+    """The state of one pipeline. Changed on the event loop only, never across an await that others could see half of.
+
+    :ivar changed: notified whenever anything here changes that somebody may wait for.
+    :ivar asking: how requests are asked at present; the fallback once the keyed form turned out to be ignored.
+    :ivar held: records taken in and not yet given out.
+    :ivar calls: calls whose results have not all been given out.
+    :ivar followers: digest -> records with an identical input, waiting for the one that was asked.
+    :ivar pause_until_s: nobody sends before it (loop time).
+    """
+
+    def __init__(
+        self, plan: Plan, config: RunConfig, *, counters: Counters, budget: Budget, worked_before: bool
+    ) -> None:
+        self.plan = plan
+        self.asking = plan.asking
+        self.config = config
+        self.counters = counters
+        self.budget = budget
+        self.rng = random.Random(config.seed)
+        self.queue = WorkQueue(max_wait_s=config.packing.max_wait_s)
+        self.pacer = Pacer(config.limits)
+        self.batch_size = FixedBatchSize(config.packing.batch_size or DEFAULT_BATCH_SIZE)
+        self.estimates = TokenEstimates(
+            static_tokens=plan.asking.static_tokens, prior_output_tokens=plan.asking.output_tokens
+        )
+        self.brake = Brake(config.recovery, needs_batch=self.batch_size.size() > 1, worked_before=worked_before)
+        self.changed = Signal()
+        self.followers: dict[bytes, list[Item]] = {}
+        self.held = self.calls = 0
+        self.unkeyed_replies = 0
+        self.pause_until_s = 0.0
+        self.input_ended = self.input_waits = False
+        self.stopped: BaseException | None = None
+        self.feeding = anyio.CancelScope()
+        self.dispatching = anyio.CancelScope()
+        self._wall_offset_s = time.time() - anyio.current_time()
+
+    def __repr__(self) -> str:
+        return (
+            f"RunState(held={self.held}, calls={self.calls}, in_flight={self.counters.in_flight}, {self.queue!r}, "
+            f"{self.brake!r}, {self.pacer!r}, {self.budget!r}, {self.estimates!r})"
+        )
+
+    def stop(self, reason: BaseException) -> None:
+        """Send nothing more; what is in flight is still answered. The first reason counts."""
+        if self.stopped is None:
+            self.stopped = reason
+        self.feeding.cancel()
+        self.dispatching.cancel()
+        self.changed.notify()
+
+    def pause_until(self, until_s: float) -> None:
+        """Nobody sends before then; a pause is never made shorter."""
+        self.pause_until_s = max(self.pause_until_s, until_s)
+
+    def wall(self, now: float) -> float:
+        """Wall time of a loop time."""
+        return now + self._wall_offset_s

@@ -1,0 +1,123 @@
+"""Requests in flight at a crash: what a killed process may have paid for is in the next one's account."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.adapters.store import CallRow, RunStore, SentRow, open_store
+from engine.adapters.store.in_flight import InFlightFile, left_over
+
+
+def make_sent(call_id: int, *, run_id: int = 1) -> SentRow:
+    return SentRow(run_id=run_id, call_id=call_id, sent_at=1e9 + call_id, size=5, input_tokens=100, output_tokens=50)
+
+
+def make_call(call_id: int) -> CallRow:
+    return CallRow(id=call_id, sent_at=1e9, latency_s=1.0, size=5, accepted=5, status=200, outcome="ok")
+
+
+def begin(store: RunStore) -> tuple[int, int]:
+    settings_id = store.settings(task_key="task", model="model", task="{}")
+    return store.begin_run(settings_id=settings_id, started_at=1.0, config="{}"), settings_id
+
+
+def crash(store: RunStore) -> None:
+    """Leave the files as a killed process does: nothing is closed in order."""
+    store._db.close()
+    assert store._lock is not None
+    store._lock.release()
+
+
+@given(steps=st.lists(st.tuples(st.booleans(), st.integers(0, 30)), max_size=60))
+@settings(max_examples=60, deadline=None)
+def test_what_was_noted_and_not_forgotten_is_left_over(tmp_path_factory: object, steps: list[tuple[bool, int]]) -> None:
+    """After any sequence of notes and endings every open request is found, and the file holds no more places than
+    there ever were requests in flight at once."""
+    path = Path(os.fspath(tmp_path_factory.mktemp("flight"))) / "file"  # type: ignore[attr-defined]
+    file = InFlightFile(path)
+    open_calls: set[int] = set()
+    most = 0
+    for sends, call_id in steps:
+        if sends and call_id not in open_calls:
+            file.note(make_sent(call_id))
+            open_calls.add(call_id)
+        elif not sends:
+            file.forget(call_id)
+            open_calls.discard(call_id)
+        most = max(most, len(open_calls))
+    found = list(left_over(path))
+    assert open_calls <= {sent.call_id for sent in found}
+    assert len(found) <= most
+    file.close()
+    assert path.exists() == bool(open_calls)
+
+
+@given(st.binary(max_size=400))
+def test_a_torn_or_foreign_file_is_no_error(tmp_path_factory: object, content: bytes) -> None:
+    """Whatever the file holds, only whole notes are believed."""
+    path = Path(os.fspath(tmp_path_factory.mktemp("flight"))) / "file"  # type: ignore[attr-defined]
+    path.write_bytes(content)
+    assert list(left_over(path)) == []
+
+
+def test_a_note_cut_short_is_left_out_and_the_others_stay(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    file = InFlightFile(path)
+    for call_id in (1, 2, 3):
+        file.note(make_sent(call_id))
+    path.write_bytes(path.read_bytes()[:-5])
+    assert list(left_over(path)) == [make_sent(1), make_sent(2)]
+
+
+def test_requests_in_flight_at_a_crash_are_calls_of_their_run(tmp_path: Path) -> None:
+    """The next opening notes them as killed, with what they may have cost; those whose outcome was stored stay as
+    they are; and no number is given twice."""
+    path = tmp_path / "store.sqlite"
+    store = open_store(path)
+    run_id, settings_id = begin(store)
+    for call_id in (1, 2, 3):
+        store.note_sent(make_sent(call_id, run_id=run_id))
+    store.write(run_id, settings_id, [make_call(1)], [])
+    store.note_ended(1)
+    store.write(run_id, settings_id, [make_call(2)], [])  # stored, and killed before the note was taken back
+    crash(store)
+    for _ in range(2):  # the account is made once, however often the store is opened
+        again = open_store(path)
+        rows = again.query("SELECT id, outcome, run_id, unconfirmed_input, unconfirmed_output FROM calls ORDER BY id")
+        assert rows == [(1, "ok", run_id, 0, 0), (2, "ok", run_id, 0, 0), (3, "killed", run_id, 100, 50)]
+        assert again.next_call_id() == 4
+        again.close()
+    assert not Path(f"{path}.in-flight").exists()
+
+
+def test_a_new_store_of_an_old_name_takes_over_nothing(tmp_path: Path) -> None:
+    """Somebody who deletes the store has deleted its account too."""
+    path = tmp_path / "store.sqlite"
+    store = open_store(path)
+    run_id, _ = begin(store)
+    store.note_sent(make_sent(7, run_id=run_id))
+    crash(store)
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+    new = open_store(path)
+    assert new.query("SELECT count(*) FROM calls") == [(0,)]
+    new.close()
+
+
+def test_a_store_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    """Its calls are kept, and the new columns are there."""
+    path = tmp_path / "store.sqlite"
+    store = open_store(path)
+    run_id, settings_id = begin(store)
+    store.write(run_id, settings_id, [make_call(1)], [])
+    for column in ("unconfirmed_input", "unconfirmed_output", "purpose"):
+        store._db.execute(f"ALTER TABLE calls DROP COLUMN {column}")
+    store._db.execute("PRAGMA user_version = 1")
+    store.close()
+    again = open_store(path)
+    assert again.query("SELECT id, outcome, unconfirmed_input, purpose FROM calls") == [(1, "ok", 0, "ask")]
+    again.close()
