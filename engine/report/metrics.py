@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from engine.decide.batch_size import BatchSize
 from engine.vocabulary.values import Usage, Waits
 
 
@@ -22,6 +23,7 @@ class Counters:
         up): it may bill them. Our estimate, and in no other count; `unconfirmed_output` is the most they may put out.
     :ivar malformed: replies with status 200 that left an asked record unanswered.
     :ivar tokens_wasted: input and output tokens of attempts that gave no accepted answer.
+    :ivar batch_size: how large new batches are at present, and why; None before a run begins.
     :ivar tokens_estimated: input and output tokens, of the above, that are our own estimate.
     """
 
@@ -51,6 +53,7 @@ class Counters:
     foreign_ids: int = 0
     wait_s: Counter[str] = field(default_factory=Counter)
     notices: list[str] = field(default_factory=list)
+    batch_size: BatchSize | None = None
     first_sent_s: float | None = None
     last_result_s: float | None = None
 

@@ -7,6 +7,9 @@ from engine.decide.pricing import cost_usd
 from engine.run.signal import Signal
 from engine.vocabulary.config import Prices, RunConfig
 from engine.vocabulary.errors import RunStopped
+from engine.vocabulary.values import Usage
+
+_BY_TOKEN = Prices(input=1.0, output=4.0)
 
 
 class Budget:
@@ -35,6 +38,16 @@ class Budget:
     def worst_usd(self, *, input_tokens: int, output_tokens: int) -> float:
         """What a request may cost at the most; 0 without prices."""
         return self._cost(Spent(input_tokens=input_tokens, output_tokens=output_tokens))
+
+    def price(self, usage: Usage) -> float:
+        """What tokens cost: in dollars, or without prices in input tokens, an output token counting as four."""
+        prices = self._prices or _BY_TOKEN
+        return cost_usd(
+            prices,
+            input_tokens=usage.input_tokens,
+            cached_tokens=usage.cached_tokens,
+            output_tokens=usage.output_tokens,
+        )
 
     def try_reserve(self, usd: float) -> bool:
         """Whether so much more may be spent; it is reserved then."""

@@ -9,6 +9,7 @@ import msgspec
 
 from engine.adapters.store import CallRow, RunStore, SentRow, Spent
 from engine.decide.answers import Reading, read_answers
+from engine.decide.batch_size import Work
 from engine.decide.brake import Stop
 from engine.decide.prompts import first_words
 from engine.decide.recovery import Verdict, judge_fault, judge_reply
@@ -18,9 +19,10 @@ from engine.run.journal import Journal
 from engine.run.outcome import Settled, copies, settle
 from engine.run.state import RunState
 from engine.vocabulary.errors import RunStopped
-from engine.vocabulary.values import Completion, Fault, Item, Result, Usage
+from engine.vocabulary.values import Batch, Completion, Fault, FaultKind, Item, Result, Usage
 
 _UNKEYED_REPLIES = 2
+_ABOUT_CONTENT = frozenset({FaultKind.REJECTED, FaultKind.FILTERED, FaultKind.CONTEXT})
 
 Emit = Callable[[Result], Awaitable[None]]
 
@@ -117,6 +119,7 @@ class Caller:
         state.counters.add_unconfirmed(spent.unconfirmed_input, spent.unconfirmed_output)
         state.pacer.settle(reserved=sent.reserved_tokens, used=_charged(sent, outcome, usage))
         self._count(verdict, usage)
+        self._observe_size(sent, outcome, verdict, usage, now)
         settled = self._ends(sent, verdict, now)
         self._maybe_stop(verdict, outcome, now)  # before anything is awaited, or more would be sent meanwhile
         row = self._call_row(sent, outcome, verdict, usage, spent, now)
@@ -124,7 +127,7 @@ class Caller:
         self._store.note_ended(sent.number)
         settled += await self._late_copies(settled)
         for child in verdict.children:
-            state.queue.add_child(child, now)
+            state.queue.add_child(_descended(child, sent.batch, verdict), now)
         return settled
 
     # -- what it was -----------------------------------------------------------------------------------------------
@@ -200,6 +203,25 @@ class Caller:
             counters.causes[verdict.cause] += 1
         counters.add_usage(usage, accepted=len(verdict.accepted))
         self._state.brake.observe_failed(len(verdict.failed))
+
+    def _observe_size(
+        self, sent: Sent, outcome: Completion | Fault, verdict: Verdict, usage: Usage, now: float
+    ) -> None:
+        """What the size of this batch came to. A fault of the server or of the way there is not the size's doing."""
+        if isinstance(outcome, Fault) and outcome.kind not in _ABOUT_CONTENT:
+            return
+        state = self._state
+        work = Work(
+            origin=sent.batch.origin,
+            first=sent.batch.first,
+            size=len(sent.ids),
+            accepted=len(verdict.accepted),
+            failed=len(verdict.failed),
+            tokens=_charged(sent, outcome, usage),
+            slot_s=now - sent.sent_at_s,
+            cost=state.budget.price(usage),
+        )
+        state.batch_size.observe(work, allowed=state.allowed, now=now)
 
     def _ends(self, sent: Sent, verdict: Verdict, now: float) -> list[Settled]:
         """Every record that this call ended, and the identical ones that waited for it."""
@@ -286,3 +308,8 @@ def _charged(sent: Sent, outcome: Completion | Fault, usage: Usage) -> int:
     if isinstance(outcome, Fault) and outcome.usage is None:
         return sent.reserved_tokens
     return usage.input_tokens + usage.output_tokens
+
+
+def _descended(child: Batch, parent: Batch, verdict: Verdict) -> Batch:
+    """A child, charged to the size that its records were first aimed at."""
+    return msgspec.structs.replace(child, origin=parent.origin, first=parent.first and verdict.retry)

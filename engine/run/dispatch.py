@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 
@@ -18,6 +19,7 @@ from engine.run.state import RunState
 from engine.vocabulary.values import Batch, Item, Waits
 
 _NOTHING = Spent()
+_FULL_SHARE = 0.8
 
 
 class Sent(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,9 +97,17 @@ class Dispatcher:
         )
         if isinstance(step, Wait) and state.input_ended and not state.calls and state.queue.is_empty:
             return None
-        if isinstance(step, Batch):
-            self._lone_probe_out |= len(step.items) == 1
-        return step
+        if not isinstance(step, Batch):
+            return step
+        self._lone_probe_out |= len(step.items) == 1
+        return step if step.origin else self._aimed(step)
+
+    def _aimed(self, batch: Batch) -> Batch:
+        """A new batch, with the size that it stands for: its own, where token budgets kept it much smaller."""
+        aim, size = self._state.batch_size.size(), len(batch.items)
+        origin = aim if size >= _FULL_SHARE * aim else size
+        self._state.batch_size.note_sent(origin)
+        return msgspec.structs.replace(batch, origin=origin)
 
     def _choose(self, entry_tokens: Sequence[int]) -> list[int]:
         state = self._state
@@ -108,23 +118,31 @@ class Dispatcher:
         comfortable = state.pacer.comfortable_tokens - estimates.static_tokens - estimates.call_overhead
         comfortable = max(comfortable, estimates.static_tokens)
         room = Room(
-            items=state.batch_size.size(),
+            items=self._items(len(entry_tokens)),
             input_tokens=int(max(0.0, min(most_input, comfortable)) / estimates.input_ratio),
             output_tokens=packing.max_output_tokens - estimates.call_overhead,
         )
         return pack(entry_tokens, room=room, output_per_record=estimates.output_per_record, rng=state.rng)
 
-    # -- when ----------------------------------------------------------------------------------------------------
+    def _items(self, waiting: int) -> int:
+        """Records that the next batch may hold. The last ones of a run are spread, so that no slot stays idle.
 
-    @property
-    def _window(self) -> int:
-        most = self._state.config.limits.max_concurrency
-        return most if self._state.brake.is_open else min(PROBES, most)
+        Not where the user fixed the size, or wants it cheap, or where a request more costs time as well.
+        """
+        state, config = self._state, self._state.config
+        size = state.batch_size.size()
+        free = state.window - state.counters.in_flight
+        spreads = config.packing.batch_size is None and config.objective == "records-per-second" and not state.is_paced
+        if state.input_ended and spreads and waiting < size * free:
+            return max(1, math.ceil(waiting / free))
+        return size
+
+    # -- when ----------------------------------------------------------------------------------------------------
 
     async def _wait_for_window(self) -> None:
         # Calls whose reply is there but not yet stored and taken by the consumer are bounded as well.
         state = self._state
-        while state.counters.in_flight >= self._window or state.calls >= 2 * self._window + PROBES:
+        while state.counters.in_flight >= state.window or state.calls >= 2 * state.window + PROBES:
             await state.changed.wait()
 
     async def _admitted(self, batch: Batch, window_s: float) -> Sent | None:

@@ -8,8 +8,8 @@ import time
 import anyio
 
 from engine.adapters.limits import Pacer
-from engine.decide.batch_size import DEFAULT_BATCH_SIZE, FixedBatchSize
-from engine.decide.brake import Brake
+from engine.decide.batch_size import Allowed, BatchSize, make_batch_size
+from engine.decide.brake import PROBES, Brake
 from engine.decide.estimates import TokenEstimates
 from engine.report.metrics import Counters
 from engine.run.budget import Budget
@@ -42,11 +42,13 @@ class RunState:
         self.rng = random.Random(config.seed)
         self.queue = WorkQueue(max_wait_s=config.packing.max_wait_s)
         self.pacer = Pacer(config.limits)
-        self.batch_size = FixedBatchSize(config.packing.batch_size or DEFAULT_BATCH_SIZE)
+        self.batch_size: BatchSize = make_batch_size(config)
         self.estimates = TokenEstimates(
             static_tokens=plan.asking.static_tokens, prior_output_tokens=plan.asking.output_tokens
         )
-        self.brake = Brake(config.recovery, needs_batch=self.batch_size.size() > 1, worked_before=worked_before)
+        most_records = config.packing.batch_size or config.packing.max_batch_size
+        self.brake = Brake(config.recovery, needs_batch=most_records > 1, worked_before=worked_before)
+        self.counters.batch_size = self.batch_size
         self.changed = Signal()
         self.followers: dict[bytes, list[Item]] = {}
         self.held = self.calls = 0
@@ -62,6 +64,28 @@ class RunState:
         return (
             f"RunState(held={self.held}, calls={self.calls}, in_flight={self.counters.in_flight}, {self.queue!r}, "
             f"{self.brake!r}, {self.pacer!r}, {self.budget!r}, {self.estimates!r})"
+        )
+
+    @property
+    def window(self) -> int:
+        """Requests that may be in flight at once; two until it is known that anything works."""
+        most = self.config.limits.max_concurrency
+        return most if self.brake.is_open else min(PROBES, most)
+
+    @property
+    def is_paced(self) -> bool:
+        """Whether requests or tokens a minute are limited, so that a request more costs more than a slot."""
+        limits = self.config.limits
+        return limits.requests_per_minute is not None or limits.tokens_per_minute is not None
+
+    @property
+    def allowed(self) -> Allowed:
+        """What limits the run at present."""
+        limits = self.config.limits
+        return Allowed(
+            requests_per_minute=limits.requests_per_minute,
+            tokens_per_minute=limits.tokens_per_minute,
+            window=self.window,
         )
 
     def stop(self, reason: BaseException) -> None:

@@ -11,6 +11,7 @@ import msgspec
 from engine.vocabulary.errors import ConfigError
 
 AnswerForm = Literal["compact", "keyed"]
+Objective = Literal["records-per-second", "cost"]
 OnBadRecord = Literal["stop", "fail-record"]
 
 
@@ -111,12 +112,15 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Everything about how a run is done, apart from what is asked and of whom.
 
     :ivar seed: of the shuffled look-ahead and the jitter. Ids in requests never depend on it.
-    :ivar budget_usd: stop before spending more; needs `prices`.
+    :ivar objective: what an adaptive batch size serves: valid records per second, or per dollar (per token, with output
+        four times as dear as input, where there are no prices).
+    :ivar budget_usd: stop before spending more on this store, over all its runs; needs `prices`.
     """
 
     limits: Limits = Limits()
     packing: Packing = Packing()
     recovery: Recovery = Recovery()
+    objective: Objective = "records-per-second"
     prices: Prices | None = None
     budget_usd: float | None = None
     answer_form: AnswerForm = "compact"

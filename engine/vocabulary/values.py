@@ -112,11 +112,15 @@ class Item(msgspec.Struct, kw_only=True):
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """A minibatch to be sent: items, and how often this very batch failed in transport or was told to wait.
 
+    :ivar origin: records that were aimed at when these were first sent: re-asks and halves are charged to that size.
+    :ivar first: no reply has come to these records yet.
     :ivar output_scale: factor on the expected output tokens; doubled when a lone reply was cut off.
     :ivar not_before_s: loop time before which it must not be sent (back-off); 0 for at once.
     """
 
     items: tuple[Item, ...]
+    origin: int = 0
+    first: bool = True
     transport_attempts: int = 0
     rate_limited: int = 0
     output_scale: float = 1.0

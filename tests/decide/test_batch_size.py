@@ -1,0 +1,206 @@
+"""The adaptive batch size, on a toy endpoint: slots refilled as they come free, and a model that fails by size."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.decide.batch_size import AdaptiveBatchSize, Allowed, FixedBatchSize, Work
+
+STATIC, ITEM, OUT = 500, 40, 12
+Fails = Callable[[int, int], float]
+"""(size, records done so far) -> the chance that a whole batch of the size brings nothing."""
+
+
+class Toy:
+    """Runs a corpus through `window` slots; failed batches are halved, their cost charged to the size aimed at."""
+
+    def __init__(
+        self, size: AdaptiveBatchSize | FixedBatchSize, fails: Fails, *, allowed: Allowed, seed: int = 0
+    ) -> None:
+        self.size, self.fails, self.allowed = size, fails, allowed
+        self.rng = random.Random(seed)
+        self.now = 0.0
+        self.done = self.requests = 0
+        self.tokens = 0.0
+        self.sizes: list[int] = []
+
+    def run(self, records: int) -> float:
+        """Seconds that the corpus took."""
+        left, children, in_flight, order = records, [], [], 0
+        free_s = 0.0  # when the limits let the next request start
+        while left or children or in_flight:
+            may_send = (left or children) and len(in_flight) < self.allowed.window
+            if may_send and free_s > self.now and (not in_flight or free_s < in_flight[0][0]):
+                self.now = free_s
+            if may_send and free_s <= self.now:
+                if children:
+                    origin, size, first = *children.pop(), False
+                else:
+                    origin = self.size.size()
+                    size, first = min(left, origin), True
+                    left -= size
+                    self.size.note_sent(origin)
+                    self.sizes.append(size)
+                tokens = STATIC + size * (ITEM + OUT)
+                free_s = self.now + max(
+                    60 * tokens / (self.allowed.tokens_per_minute or 1e12),
+                    60 / (self.allowed.requests_per_minute or 1e12),
+                )
+                latency_s = (0.2 + 0.0001 * (STATIC + size * ITEM) + 0.01 * OUT * size) * self.rng.lognormvariate(
+                    0, 0.15
+                )
+                order += 1
+                heapq.heappush(in_flight, (self.now + latency_s, order, origin, size, first, latency_s))
+                self.requests += 1
+                self.tokens += tokens
+                continue
+            self.now, _, origin, size, first, latency_s = heapq.heappop(in_flight)
+            failed = self.rng.random() < self.fails(size, self.done)
+            if failed and size > 1:
+                children += [(origin, size - size // 2), (origin, size // 2)]
+            elif failed:
+                children.append((origin, 1))
+            else:
+                self.done += size
+            tokens = STATIC + size * (ITEM + OUT)
+            self.size.observe(
+                Work(
+                    origin=origin, first=first, size=size, accepted=0 if failed else size, tokens=tokens,
+                    slot_s=latency_s, cost=STATIC + size * (ITEM + 4 * OUT),
+                ),
+                allowed=self.allowed,
+                now=self.now,
+            )  # fmt: skip
+        return self.now
+
+
+def never(size: int, done: int) -> float:
+    return 0.0
+
+
+def smoothly(size: int, done: int) -> float:
+    return min(0.9, 0.004 * size**1.5)
+
+
+def cliff(at: int) -> Fails:
+    return lambda size, done: 1.0 if size > at else 0.0
+
+
+def drift(size: int, done: int) -> float:
+    return 1.0 if 6_000 < done < 12_000 and size > 3 else 0.0
+
+
+WINDOW = Allowed(window=8.0)
+REQUESTS = Allowed(window=64.0, requests_per_minute=240.0)
+TOKENS = Allowed(window=64.0, tokens_per_minute=60_000.0)
+
+
+def best_fixed(fails: Fails, allowed: Allowed, records: int) -> float:
+    return min(
+        Toy(FixedBatchSize(size), fails, allowed=allowed).run(records) for size in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+    )
+
+
+@pytest.mark.parametrize("allowed", [WINDOW, REQUESTS, TOKENS], ids=["window", "requests", "tokens"])
+@pytest.mark.parametrize(
+    ("fails", "slack"),
+    [(never, 1.05), (smoothly, 1.10), (cliff(16), 1.05), (cliff(3), 1.05), (drift, 1.10)],
+    ids=["never", "smoothly", "cliff-16", "cliff-3", "drift"],
+)
+def test_it_does_as_well_as_the_best_fixed_size(fails: Fails, slack: float, allowed: Allowed) -> None:
+    """Whatever limit binds and however failures grow with the size, searching included."""
+    best_s = best_fixed(fails, allowed, 20_000)
+    ratios = []
+    for seed in range(3):
+        toy = Toy(AdaptiveBatchSize(most=32), fails, allowed=allowed, seed=seed)
+        ratios.append(toy.run(20_000) / best_s)
+    assert sorted(ratios)[1] <= slack, ratios
+
+
+def test_it_starts_small_and_grows_only_after_evidence() -> None:
+    """The first batches are small, and the next size is tried after some batches have come back, not before three."""
+    size = AdaptiveBatchSize(most=32)
+    assert size.size() == 2
+    for _ in range(2):
+        size.observe(make_work(2), allowed=REQUESTS, now=0.0)
+        assert size.size() == 2
+    for _ in range(8):
+        size.observe(make_work(2), allowed=REQUESTS, now=0.0)
+    assert size.size() == 4
+
+
+def make_work(origin: int, *, accepted: int | None = None, slot_s: float = 1.0) -> Work:
+    return Work(
+        origin=origin, first=True, size=origin, accepted=origin if accepted is None else accepted, tokens=500.0,
+        slot_s=slot_s, cost=500.0,
+    )  # fmt: skip
+
+
+def test_it_can_end_at_one() -> None:
+    """A model that can answer only one at a time gets one at a time, and bigger sizes are tried less and less."""
+    toy = Toy(AdaptiveBatchSize(most=32), cliff(1), allowed=WINDOW)
+    toy.run(5_000)
+    assert isinstance(toy.size, AdaptiveBatchSize)
+    assert toy.size.settled_size == 1
+    assert sum(size > 1 for size in toy.sizes[-1_000:]) <= 30
+
+
+def test_cost_looks_at_cost_only() -> None:
+    """Where the prefix costs next to nothing a larger batch saves no money, and is not worth its risk to the labels."""
+    size = AdaptiveBatchSize(most=32, objective="cost")
+    for _ in range(200):
+        origin = size.size()
+        size.note_sent(origin)
+        work = Work(origin=origin, first=True, size=origin, accepted=origin, tokens=1.0, slot_s=1.0, cost=50.0 * origin)
+        size.observe(work, allowed=REQUESTS, now=0.0)
+    assert size.binding == "cost"
+
+
+@given(
+    outcomes=st.lists(st.tuples(st.floats(0, 1), st.floats(0.001, 100), st.booleans()), max_size=200),
+    most=st.integers(1, 64),
+    caps=st.lists(st.one_of(st.none(), st.integers(1, 64)), min_size=1, max_size=5),
+)
+@settings(max_examples=100, deadline=None)
+def test_no_outcome_takes_it_out_of_bounds(
+    outcomes: list[tuple[float, float, bool]], most: int, caps: list[int | None]
+) -> None:
+    """Whatever comes back: from 1 to the most, never above the cap, and every move has a reason."""
+    size = AdaptiveBatchSize(most=most)
+    cap: int | None = None
+    for number, (answered, slot_s, holds) in enumerate(outcomes):
+        if number % 40 == 39:
+            cap = caps[(number // 40) % len(caps)]
+            size.cap(cap, reason="labels", now=float(number))
+        size.hold(holds)
+        origin = size.size()
+        assert 1 <= origin <= min(most, cap or most)
+        size.note_sent(origin)
+        size.observe(
+            make_work(origin, accepted=int(answered * origin), slot_s=slot_s), allowed=WINDOW, now=float(number)
+        )
+    assert all(move.reason and 1 <= move.new <= most for move in size.history)
+
+
+def test_while_labels_are_not_sure_a_larger_size_is_tried_and_not_taken() -> None:
+    """A hold bounds the batches of the size on trial, and the present size goes on beside it."""
+    size = AdaptiveBatchSize(most=32)
+    size.hold(True)
+    sent: list[int] = []
+    for _ in range(200):
+        sent.append(size.size())
+        size.note_sent(sent[-1])
+        size.observe(make_work(sent[-1]), allowed=REQUESTS, now=0.0)
+    assert size.settled_size == 2
+    assert max(sent) == 4
+    size.hold(False)
+    for _ in range(10):
+        size.note_sent(size.size())
+        size.observe(make_work(4), allowed=REQUESTS, now=1.0)
+    assert size.settled_size >= 4
