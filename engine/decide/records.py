@@ -41,47 +41,70 @@ class RecordReader:
 
     def read(self, raw: RawRecord) -> Record | BadRecord:
         """The record, or why it cannot be used."""
-        if raw.data is None:
-            return BadRecord(position=raw.position, line=raw.line, id=None, message=raw.error or "cannot be read")
+        if raw.data is None or raw.error is not None:
+            message = raw.error or "cannot be read"
+            return BadRecord(position=raw.position, line=raw.line, id=self._id_left(raw), message=message)
         if not self._decided or self._each_alone:
             self._decided = True
-            self._id_field = DEFAULT_ID if DEFAULT_ID in raw.data else None
+            self._id_field = DEFAULT_ID if DEFAULT_ID in raw.data or DEFAULT_ID in raw.unreadable else None
         id_: RecordId | None = None
         try:
             id_ = self._id(raw, raw.data)
             key = id_key(id_)
-            input_ = self._input(raw.data)
+            input_ = self._input(raw, raw.data)
             digest = hashlib.blake2b(_encode(input_), digest_size=16).digest()
         except (_Unusable, msgspec.MsgspecError, TypeError, ValueError, RecursionError) as error:
             return BadRecord(position=raw.position, line=raw.line, id=id_, message=str(error))
         return Record(position=raw.position, line=raw.line, id=id_, key=key, input=input_, digest=digest)
 
+    def _id_left(self, raw: RawRecord) -> RecordId | None:
+        """The id of a record that cannot be used, if that much of it can be trusted."""
+        field = self._id_field if self._decided else DEFAULT_ID
+        if field is None or raw.data is None or field not in raw.data:
+            return None
+        try:
+            return _checked_id(raw.data[field], field)
+        except _Unusable:
+            return None
+
     def _id(self, raw: RawRecord, data: dict[str, Any]) -> RecordId:
         if self._id_field is None:
             return raw.line
+        if self._id_field in raw.unreadable:
+            raise _Unusable(f"the id in '{self._id_field}' is {raw.unreadable[self._id_field]}")
         if self._id_field not in data:
             raise _Unusable(_missing(f"id field '{self._id_field}'", self._id_field, data))
-        id_ = data[self._id_field]
-        if isinstance(id_, bool) or not isinstance(id_, str | int | float):
-            raise _Unusable(f"the id in '{self._id_field}' is neither a string nor a number")
-        if isinstance(id_, str) and any("\ud800" <= char <= "\udfff" for char in id_):
-            raise _Unusable(f"the id in '{self._id_field}' holds half of a surrogate pair, which is no text")
-        if isinstance(id_, float) and not math.isfinite(id_):  # JSON has no word for it: it would be put out as null
-            raise _Unusable(f"the id in '{self._id_field}' is {id_}, which is no number")
-        return id_
+        return _checked_id(data[self._id_field], self._id_field)
 
-    def _input(self, data: dict[str, Any]) -> Input:
+    def _input(self, raw: RawRecord, data: dict[str, Any]) -> Input:
         names = self._fields
         if names is None:
-            names = [name for name in data if name != self._id_field]
+            names = [name for name in (*data, *raw.unreadable) if name != self._id_field]
             if not names:
                 raise _Unusable("it has no field besides the id, so there is nothing to ask about")
         for name in names:
+            if name in raw.unreadable:
+                raise _Unusable(
+                    f"field '{name}' holds {raw.unreadable[name]}; choose the fields to be sent without it: "
+                    'input = ["..."] in the task'
+                )
             if name not in data:
                 raise _Unusable(_missing(f"field '{name}'", name, data))
         if len(names) > 1:
             return {name: data[name] for name in names}
         return _as_text(data[names[0]])
+
+
+def _checked_id(id_: Any, field: str) -> RecordId:
+    if isinstance(id_, bool) or not isinstance(id_, str | int | float):
+        raise _Unusable(f"the id in '{field}' is neither a string nor a number")
+    if isinstance(id_, str) and not id_.strip():
+        raise _Unusable(f"the id in '{field}' is empty")
+    if isinstance(id_, str) and any("\ud800" <= char <= "\udfff" for char in id_):
+        raise _Unusable(f"the id in '{field}' holds half of a surrogate pair, which is no text")
+    if isinstance(id_, float) and not math.isfinite(id_):  # JSON has no word for it: it would be put out as null
+        raise _Unusable(f"the id in '{field}' is {id_}, which is no number")
+    return id_
 
 
 def _as_text(value: Any) -> str:

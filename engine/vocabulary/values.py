@@ -23,13 +23,16 @@ class RawRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     :ivar position: ordinal in the source, from 0, counting broken records too: the order of the output.
     :ivar line: the number that a person would look up, from 1 (a line of JSONL, a data row of CSV or Parquet).
-    :ivar data: the fields, or None when the record could not be read.
+    :ivar data: the fields, or None when the record could not be read; beside an `error`, those that can be trusted all
+        the same, so that the record keeps its id.
+    :ivar unreadable: fields that are there and cannot be read, each with the reason: they matter if the task uses them.
     :ivar error: why it could not be read, for a person, without the place (the caller adds it); None if it could.
     """
 
     position: int
     line: int
     data: dict[str, Any] | None = None
+    unreadable: dict[str, str] = {}
     error: str | None = None
 
 

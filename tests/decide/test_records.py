@@ -36,7 +36,9 @@ def bad(reader: RecordReader, data: dict[str, Any] | None, line: int = 1, **opti
 
 
 ids = (
-    st.text(st.characters(exclude_categories=["Cs"])) | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
 )
 
 
@@ -162,3 +164,34 @@ def test_other_inputs_have_other_digests(one: Any, other: Any) -> None:
     first = good(reader, {"id": 1, "a": one, "b": ""})
     second = good(reader, {"id": 2, "a": other, "b": ""})
     assert (first.digest == second.digest) == (json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True))
+
+
+@pytest.mark.parametrize("id_", ["", " ", "\t\n"])
+def test_an_empty_id_is_no_id(id_: str) -> None:
+    """Nobody could look the record up again."""
+    assert "empty" in bad(make_reader(), {"id": id_, "text": "t"}).message
+
+
+def test_a_field_that_cannot_be_read_matters_only_if_it_is_used() -> None:
+    """A picture beside the text is no reason to fail; if it is to be sent, the record keeps its id and says the way."""
+    record = RawRecord(position=0, line=1, data={"id": 7, "text": "t"}, unreadable={"picture": "bytes"})
+    chosen = make_reader(input=["text"]).read(record)
+    assert isinstance(chosen, Record)
+    assert chosen.input == "t"
+    everything = make_reader().read(record)
+    assert isinstance(everything, BadRecord)
+    assert everything.id == 7
+    assert "'picture' holds bytes" in everything.message
+    assert "input = " in everything.message
+    by_picture = make_reader(id="picture", input=["text"]).read(record)
+    assert isinstance(by_picture, BadRecord)
+    assert "the id in 'picture' is bytes" in by_picture.message
+
+
+def test_a_broken_record_keeps_the_id_that_can_be_trusted() -> None:
+    """With it the output says which record it was; it decides nothing for the others."""
+    reader = make_reader()
+    assert bad(reader, {"id": "a"}, error="3 cells").id == "a"
+    assert bad(reader, {"other": "a"}, error="3 cells").id is None
+    assert good(reader, {"text": "t"}, line=3).id == 3
+    assert bad(reader, {"id": "a"}, error="3 cells", line=4).id is None

@@ -46,12 +46,7 @@ def read_csv(
             else:
                 if not cells:
                     continue
-                problem = _problem(cells, header)
-                if problem:
-                    yield _broken(position, f"{problem} (file line {start})")
-                else:
-                    data = dict(zip(header, cells, strict=True))
-                    yield RawRecord(position=position, line=position + 1, data=data)
+                yield _record(cells, header, position, f"(file line {start})")
             position += 1
 
 
@@ -117,15 +112,21 @@ def _check_delimiter(header: str, name: str, delimiter: str) -> None:
         )
 
 
-def _problem(cells: list[str], header: list[str]) -> str | None:
+def _record(cells: list[str], header: list[str], position: int, place: str) -> RawRecord:
     if len(cells) != len(header):
-        return f"{len(cells)} cells where the header has {len(header)}"
-    for column, cell in zip(header, cells, strict=True):
-        if "\0" in cell:
-            return f"a NUL character in column '{column}'"
-        if has_surrogate(cell):
-            return f"not UTF-8 in column '{column}'"
-    return None
+        problem = f"{len(cells)} cells where the header has {len(header)} {place}"
+        return _broken(position, problem, first=_first_cell(cells, header))
+    unreadable = {
+        column: f"{problem} {place}" for column, cell in zip(header, cells, strict=True) if (problem := _problem(cell))
+    }
+    data = {column: cell for column, cell in zip(header, cells, strict=True) if column not in unreadable}
+    return RawRecord(position=position, line=position + 1, data=data, unreadable=unreadable)
+
+
+def _problem(cell: str) -> str | None:
+    if "\0" in cell:
+        return "a NUL character"
+    return "what is not UTF-8" if has_surrogate(cell) else None
 
 
 def _plain(error: csv.Error) -> str:
@@ -139,8 +140,14 @@ def _plain(error: csv.Error) -> str:
     return text
 
 
-def _broken(position: int, error: str) -> RawRecord:
-    return RawRecord(position=position, line=position + 1, error=error)
+def _broken(position: int, error: str, *, first: dict[str, Any] | None = None) -> RawRecord:
+    return RawRecord(position=position, line=position + 1, data=first, error=error)
+
+
+def _first_cell(cells: list[str], header: list[str]) -> dict[str, Any] | None:
+    """What can be trusted of a row with too many or too few cells: an unquoted comma moves all that come after it, but
+    nothing stands before the first. Where ids are in that column, as they mostly are, the record keeps its own."""
+    return {header[0]: cells[0]} if _problem(cells[0]) is None else None
 
 
 def write_csv(stream: BinaryIO, table: Table, *, delimiter: str) -> int:

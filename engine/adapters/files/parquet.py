@@ -35,7 +35,7 @@ def read_parquet(stream: BinaryIO, *, name: str) -> Iterator[RawRecord]:
     """The rows of `stream`, numbered from 1.
 
     Dates and times become ISO 8601 text, decimals and UUIDs text, durations seconds, NaN null (as pandas means it);
-    bytes and infinite numbers have no JSON form and make a broken record.
+    bytes and infinite numbers have no JSON form: such a field is unreadable, which matters if the task uses it.
 
     :param name: of the file, for messages.
     :raises ConfigError: two columns have one name.
@@ -89,8 +89,15 @@ def _columns(schema: Any, name: str) -> list[str]:
     return names
 
 
-def _rows(batch: Any) -> Iterator[dict[str, Any] | str]:
-    """The rows of `batch`; for one that Python cannot hold (a year above 9999, bytes that are not UTF-8), why."""
+class _Unreadable:
+    """Stands for a value that Python cannot hold."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+
+def _rows(batch: Any) -> Iterator[dict[str, Any]]:
+    """The rows of `batch`; what Python cannot hold (a year above 9999, bytes that are not UTF-8) is marked."""
     batch = _in_microseconds(batch)
     try:
         rows = batch.to_pylist()
@@ -99,13 +106,13 @@ def _rows(batch: Any) -> Iterator[dict[str, Any] | str]:
     yield from rows
 
 
-def _lone_row(batch: Any, index: int) -> dict[str, Any] | str:
+def _lone_row(batch: Any, index: int) -> dict[str, Any]:
     row = {}
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         try:
             row[name] = column[index].as_py()
         except (ValueError, OverflowError, LookupError) as error:
-            return f"column '{name}' holds what cannot be read ({error})"
+            row[name] = _Unreadable(f"what cannot be read ({error})")
     return row
 
 
@@ -124,21 +131,22 @@ def _in_microseconds(batch: Any) -> Any:
     return batch
 
 
-def _record(row: dict[str, Any] | str, position: int) -> RawRecord:
-    if isinstance(row, str):
-        return RawRecord(position=position, line=position + 1, error=row)
-    data = {}
+def _record(row: dict[str, Any], position: int) -> RawRecord:
+    data: dict[str, Any] = {}
+    unreadable: dict[str, str] = {}
     for column, value in row.items():
         try:
             data[column] = _value(value)
         except _NoJson as error:
-            return RawRecord(position=position, line=position + 1, error=f"column '{column}' holds {error}")
-    return RawRecord(position=position, line=position + 1, data=data)
+            unreadable[column] = str(error)
+    return RawRecord(position=position, line=position + 1, data=data, unreadable=unreadable)
 
 
 def _value(value: Any) -> Any:
     if value is None or isinstance(value, str | bool | int):
         return value
+    if isinstance(value, _Unreadable):
+        raise _NoJson(value.reason)
     if isinstance(value, float):
         return _number(value)
     if isinstance(value, list | tuple):

@@ -42,19 +42,33 @@ def test_hostile_bytes(raw: bytes) -> None:
     records = read(b"a,b\n" + raw)
     assert [record.line for record in records] == list(range(1, len(records) + 1))
     for record in records:
-        assert (record.data is None) != (record.error is None)
+        assert record.data is not None or record.error is not None
+        assert record.data is None or {*record.data, *record.unreadable} == ({"a"} if record.error else {"a", "b"})
         str(record.data).encode()
 
 
+def test_a_row_of_another_length_keeps_its_first_cell() -> None:
+    """Nothing stands before the first cell, so no stray comma can have moved it: an id there is kept."""
+    short, long, torn = read(b"id,text\n1\n2,a,b\n\xff,a,b\n")
+    assert (short.data, long.data, torn.data) == ({"id": "1"}, {"id": "2"}, None)
+
+
+def test_a_cell_that_cannot_be_read_costs_its_own_field() -> None:
+    """NUL or bytes that are not UTF-8 matter only where the task uses that column."""
+    nul, torn = read(b"a,b\n1,\0\n2,\xe9\n")
+    assert (nul.data, nul.unreadable) == ({"a": "1"}, {"b": "a NUL character (file line 2)"})
+    assert (torn.data, torn.unreadable) == ({"a": "2"}, {"b": "what is not UTF-8 (file line 3)"})
+
+
 def test_broken_rows() -> None:
-    """A row with too few or too many cells, NUL, bad quotes or bytes is a broken record that names its line."""
+    """A row with too few or too many cells or bad quotes is a broken record that names its line."""
     raw = b'a,b\n1\n1,2,3\n1,\0\n"1"x,2\n1,\xe9\n\n1,"2\n3"\n4,5\n6,"7'
     assert rows(raw) == [
         "1 cells where the header has 2 (file line 2)",
         "3 cells where the header has 2 (file line 3)",
-        "a NUL character in column 'b' (file line 4)",
+        {"a": "1"},
         "a quote inside a quoted cell is not doubled (file line 5)",
-        "not UTF-8 in column 'b' (file line 6)",
+        {"a": "1"},
         {"a": "1", "b": "2\n3"},
         {"a": "4", "b": "5"},
         "a quote that opens in this row is never closed, so the rest of the file is part of it (file line 11)",
