@@ -311,19 +311,24 @@ def answered_keys(store: RunStore, settings_id: int, given: str) -> list[str]:
     return [row[0] for row in store.query(sql, (settings_id, *keys))]
 
 
-def mark_again(store: RunStore, settings_id: int, wanted: AnswerFilter) -> dict[str | None, int]:
-    """Mark answers to be asked again by the next run; how many of each kind, None being those that are ok.
+def has_answers(store: RunStore, settings_id: int, wanted: AnswerFilter) -> bool:
+    """Whether any answer is of that kind, whatever text of its record it answers."""
+    condition, values = wanted.condition()
+    sql = f"SELECT 1 FROM answers WHERE settings_id = ? AND {condition} LIMIT 1"
+    return bool(store.query(sql, (settings_id, *values)))
 
-    Only records of the newest input are marked: a text that is no longer there would stay marked for ever.
+
+def mark_again(store: RunStore, settings_id: int, wanted: AnswerFilter, *, run_id: int) -> dict[str | None, int]:
+    """Mark answers to be asked again by a run whose input is noted; how many of each kind, None for those that are ok.
+
+    Only texts that stand in that very input are marked: an answer to another text of the same id is not asked again by
+    it, and would stay marked for ever.
     """
     condition, values = wanted.condition()
-    listed = newest_input(store)
-    if listed is not None:
-        condition += (
-            " AND EXISTS (SELECT 1 FROM inputs i WHERE i.run_id = ? AND i.key = answers.key"
-            " AND i.digest = answers.digest)"
-        )
-        values = [*values, listed.id]
+    condition += (
+        " AND EXISTS (SELECT 1 FROM inputs i WHERE i.run_id = ? AND i.key = answers.key AND i.digest = answers.digest)"
+    )
+    values = [*values, run_id]
     rows = store.query(
         f"SELECT error_kind, count(*) FROM answers WHERE settings_id = ? AND {condition} "
         "GROUP BY error_kind ORDER BY count(*) DESC",
@@ -331,6 +336,19 @@ def mark_again(store: RunStore, settings_id: int, wanted: AnswerFilter) -> dict[
     )
     store.mark_redo(settings_id, condition, values)
     return dict(rows)
+
+
+def answered_beyond(store: RunStore, limit: int) -> int:
+    """Records of the newest input, after its first `limit`, that have ended: a shorter output would not hold them."""
+    newest = newest_input(store)
+    if newest is None:
+        return 0
+    rows = store.query(
+        "SELECT count(*) FROM inputs i JOIN answers a ON a.settings_id = ? AND a.key = i.key AND a.digest = i.digest "
+        "WHERE i.run_id = ? AND i.position >= ?",
+        (newest.settings_id, newest.id, limit),
+    )
+    return int(rows[0][0])
 
 
 def size_of(path: str | os.PathLike[str]) -> int:

@@ -191,5 +191,14 @@ def going_on(report: Report, places: Places, ways_on: Sequence[str]) -> Iterator
         kind, message = report.stop.kind, words.visible(report.stop.message)
         yield f"annotate: stopped: {message}" if message == kind else f"annotate: stopped ({kind}): {message}"
         yield from ways_on
-    elif report.records.failed and places.store is not None:
+    else:
+        yield from _failed_again(report, places)
+
+
+def _failed_again(report: Report, places: Places) -> Iterator[str]:
+    """What asking again can mend, and what it cannot."""
+    bad = sum(failure.count for failure in report.failures if failure.kind == "bad-record")
+    if report.records.failed > bad and places.store is not None:
         yield "Ask again for what failed: the same command with --retry-failed"
+    if bad:
+        yield f"{words.plural(bad, 'record')} could not be read: mend the input, and the same command asks for them"

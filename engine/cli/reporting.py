@@ -11,7 +11,7 @@ import anyio
 import click
 
 from engine.report.document import Report
-from engine.report.summary import make_report, write_report
+from engine.report.summary import HTML_NAME, make_report, write_report
 from engine.run.compose import Run, Workbench
 from engine.run.corpus import CorpusRun
 from engine.vocabulary.errors import EngineError, RunStopped
@@ -64,6 +64,9 @@ async def end_report(
     report = await _attempt(bench, make)
     if report is None or folder is None:
         return report, None
+    earlier = Path(folder) / HTML_NAME
+    if not report.requests.total and earlier.exists():
+        return report, earlier  # nothing was sent: the report of the run that did the work says more
     return report, await _attempt(bench, lambda: write_report(folder, report))
 
 

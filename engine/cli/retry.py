@@ -12,12 +12,12 @@ import msgspec
 from click.core import ParameterSource
 
 from engine.adapters.store import RunStore, open_store, read_store
-from engine.adapters.stored import AnswerFilter, StoredRun, answered_keys, mark_again, runs, store_path
+from engine.adapters.stored import AnswerFilter, StoredRun, answered_keys, has_answers, mark_again, runs, store_path
 from engine.cli.console import pasteable
 from engine.cli.exits import ALL_ANNOTATED, STOPPED
 from engine.cli.options import run_options
 from engine.cli.run import Job, as_typed, make_job, run_job
-from engine.run.compose import task_key
+from engine.run.compose import Run, task_key
 from engine.vocabulary.errors import ConfigError
 
 
@@ -63,10 +63,14 @@ def retry_command(
     job = make_job(task or run.note["task"], input or run.note["input"], settings, again=as_typed())
     job = msgspec.structs.replace(job, note=job.note | {"base": _base(run)})
     _check_same_question(run, job)
-    if not _mark(path, run, wanted):
-        click.echo("No answer is of that kind; nothing is asked again.", err=True)
-        return ALL_ANNOTATED
-    code = run_job(job)
+    with closing(read_store(path)) as store:
+        found = has_answers(store, run.settings_id, wanted)
+    mark = _Mark(wanted)
+    code = run_job(msgspec.structs.replace(job, when_noted=mark)) if found else ALL_ANNOTATED
+    if not mark.total:
+        if code == ALL_ANNOTATED:
+            click.echo("No answer of that kind is to a text of this input; nothing is asked again.", err=True)
+        return code
     if code != STOPPED:
         _settle_marks(path, run)
     return code
@@ -140,17 +144,23 @@ def _check_same_question(run: StoredRun, job: Job) -> None:
 # -- marks -------------------------------------------------------------------------------------------------------
 
 
-def _mark(path: Path, run: StoredRun, wanted: AnswerFilter) -> int:
-    """Mark what is to be asked again, and tell; the number."""
-    with closing(open_store(path)) as store:
-        counts = mark_again(store, run.settings_id, wanted)
-    total = sum(counts.values())
-    if total:
-        kinds = ", ".join(
-            f"{count:,} {'done' if kind is None else f'failed ({kind})'}" for kind, count in counts.items()
-        )
-        click.echo(f"{total:,} {'record is' if total == 1 else 'records are'} asked again: {kinds}", err=True)
-    return total
+class _Mark:
+    """Marks what is to be asked again when the input is noted, and tells how many; without any the run is off."""
+
+    def __init__(self, wanted: AnswerFilter) -> None:
+        self._wanted = wanted
+        self.total = 0
+
+    def __call__(self, store: RunStore, run: Run) -> bool:
+        counts = mark_again(store, run.settings_id, self._wanted, run_id=run.run_id)
+        self.total = sum(counts.values())
+        if self.total:
+            kinds = ", ".join(
+                f"{count:,} {'done' if kind is None else f'failed ({kind})'}" for kind, count in counts.items()
+            )
+            verb = "record is" if self.total == 1 else "records are"
+            click.echo(f"{self.total:,} {verb} asked again: {kinds}", err=True)
+        return self.total > 0
 
 
 def _settle_marks(path: Path, run: StoredRun) -> None:

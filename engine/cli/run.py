@@ -13,7 +13,7 @@ import msgspec
 
 from engine.adapters.files import FileSource, check_output_path, write_rows
 from engine.adapters.providers.known import KEY_VARIABLE, key_variables
-from engine.adapters.stored import STORE_SUFFIX, newest_input
+from engine.adapters.stored import STORE_SUFFIX, answered_beyond, newest_input
 from engine.adapters.task_file import load_task
 from engine.cli.console import pasteable, silence_stdout
 from engine.cli.exits import ALL_ANNOTATED, SOME_FAILED, STOPPED
@@ -24,7 +24,7 @@ from engine.cli.progress import make_progress
 from engine.cli.prompt import print_first_request
 from engine.cli.reporting import end_report
 from engine.run.compose import Workbench, open_workbench
-from engine.run.corpus import CorpusRun
+from engine.run.corpus import CorpusRun, WhenNoted
 from engine.run.export import write_newest
 from engine.vocabulary.errors import ConfigError, EngineError, RunStopped, StoreError
 from engine.vocabulary.task import Task
@@ -40,6 +40,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     :ivar store: None keeps nothing.
     :ivar note: kept in the store with the run, for ``annotate retry`` and ``show``; holds no key and no header.
     :ivar again: the command that goes on with it, for a person.
+    :ivar when_noted: called when the input is noted and nothing is sent yet.
     """
 
     task: Task
@@ -52,6 +53,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     limit: int | None
     note: dict[str, Any]
     again: str
+    when_noted: WhenNoted | None = None
 
 
 @click.command("run")
@@ -188,7 +190,8 @@ async def _annotate(job: Job, interrupts: Interrupts) -> int:
             embedded=job.settings.embedded,
             allow_change=job.settings.allow_change,
         ) as bench:
-            corpus = CorpusRun(bench, job.task, job.source, limit=job.limit)
+            _check_limit(bench, job)
+            corpus = CorpusRun(bench, job.task, job.source, limit=job.limit, when_noted=job.when_noted)
             try:
                 stopped = await _labelled(corpus, job, interrupts)
             except EngineError:
@@ -202,6 +205,16 @@ async def _annotate(job: Job, interrupts: Interrupts) -> int:
     _write_nothing(job.output)
     click.echo("annotate: interrupted before anything was sent", err=True)
     return STOPPED
+
+
+def _check_limit(bench: Workbench, job: Job) -> None:
+    """A shorter look at what is further along would leave an output without most of its rows."""
+    beyond = 0 if job.limit is None else answered_beyond(bench.store, job.limit)
+    if beyond:
+        raise ConfigError(
+            f"{job.output} holds {beyond:,} {'record' if beyond == 1 else 'records'} beyond the first {job.limit:,}, "
+            "and would be written without them; leave --limit out, or use another --output"
+        )
 
 
 async def _labelled(corpus: CorpusRun, job: Job, interrupts: Interrupts) -> RunStopped | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -107,6 +108,8 @@ def make_report(
 def write_report(folder: str | Path, report: Report) -> Path:
     """Write `report.json` and `report.html`, each whole or not at all, for the owner only; the path of the latter.
 
+    A report that is there already is of another run, and is kept as `report-1`, `report-2` and so on.
+
     :raises EngineError: the folder cannot be made or written to.
     """
     target = Path(folder)
@@ -114,12 +117,21 @@ def write_report(folder: str | Path, report: Report) -> Path:
     page = render(report).encode()
     try:
         target.mkdir(parents=True, exist_ok=True)
+        _keep_earlier(target)
         for name, content in ((JSON_NAME, document), (HTML_NAME, page)):
             with replacing(target / name) as stream:
                 stream.write(content)
     except OSError as error:
         raise EngineError(f"the report cannot be written to {folder}: {error.strerror or error}") from error
     return target / HTML_NAME
+
+
+def _keep_earlier(folder: Path) -> None:
+    number = next(number for number in count(1) if not list(folder.glob(f"report-{number}.*")))
+    for name in (JSON_NAME, HTML_NAME):
+        earlier = folder / name
+        if earlier.exists():
+            earlier.rename(folder / f"{earlier.stem}-{number}{earlier.suffix}")
 
 
 def without_credentials(endpoint: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import anyio
@@ -26,10 +26,23 @@ _VALIDATED_AT_ONCE = 4096
 _SHOWN_PROBLEMS = 10
 
 
+WhenNoted = Callable[[RunStore, Run], bool]
+
+
 class CorpusRun:
     """One run over one file."""
 
-    def __init__(self, bench: Workbench, task: Task, source: FileSource, *, limit: int | None = None) -> None:
+    def __init__(
+        self,
+        bench: Workbench,
+        task: Task,
+        source: FileSource,
+        *,
+        limit: int | None = None,
+        when_noted: WhenNoted | None = None,
+    ) -> None:
+        """:param when_noted: called when the input is noted in the store and nothing is sent yet; whether to go on."""
+        self._when_noted = when_noted
         self._bench = bench
         self._task = task
         self._source = source
@@ -48,6 +61,12 @@ class CorpusRun:
         registered = self._source.rereadable
         if registered:
             await self._validate(run)
+        if self._when_noted is not None and not await self._bench.run_sync(
+            lambda: self._when_noted is None or self._when_noted(self._bench.store, run)
+        ):
+            await self._bench.run_sync(lambda: self._bench.store.forget_run(run.run_id))
+            self.counters.records_total = 0
+            return None
         await self._bench.run_sync(self._bench.store.drop_ended_inputs)
         status = "crashed"
         try:

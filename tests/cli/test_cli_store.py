@@ -12,6 +12,7 @@ from cli_support import command, make_files, rows_of, served
 
 from engine import Endpoint, Task, annotate_sync
 from engine.adapters.store import read_store
+from engine.testing.simulator.answers import stable_number
 
 POISONED = (3, 7)
 
@@ -284,6 +285,75 @@ def test_retry_by_id_and_by_kind(tmp_path: Path) -> None:
         assert "r99" in unknown.stderr
         assert command("retry", out, "--kind", kind, "--base-url", url).exit_code == 0
     assert all(row["error"] is None for row in rows_of(out))
+
+
+def test_retry_asks_for_the_text_that_is_read_now(tmp_path: Path) -> None:
+    """An id that has had several texts has several answers: marked is the one to the text in the input given now."""
+    task, first = make_files(tmp_path, 6)
+    second = tmp_path / "second.jsonl"
+    second.write_text(Path(first).read_text().replace("text number 3", "another text"))
+    out = tmp_path / "out.jsonl"
+    with served() as (url, endpoint):
+        for data in (first, second):
+            command("run", task, data, "--base-url", url, "--model", "m", "--output", out)
+        before = (
+            endpoint.ledger.sends[stable_number("text number 3")],
+            endpoint.ledger.sends[stable_number("another text")],
+        )
+        result = command("retry", out, "--id", "r3", "--input", first, "--base-url", url)
+        after = (
+            endpoint.ledger.sends[stable_number("text number 3")],
+            endpoint.ledger.sends[stable_number("another text")],
+        )
+    assert result.exit_code == 0, result.output
+    assert (after[0] - before[0], after[1] - before[1]) == (1, 0)
+    assert "1 record is asked again: 1 done" in result.stderr
+
+
+def test_retry_of_an_id_whose_text_is_gone_asks_nothing(tmp_path: Path) -> None:
+    """The store has an answer, but not to what stands in this input: nothing is sent, and nothing is lost."""
+    task, first = make_files(tmp_path, 6)
+    out, other = tmp_path / "out.jsonl", tmp_path / "other.jsonl"
+    lines = Path(first).read_text().splitlines(keepends=True)
+    other.write_text("".join(lines[:3]))
+    with served() as (url, endpoint):
+        command("run", task, first, "--base-url", url, "--model", "m", "--output", out)
+        rows, sent = rows_of(out), endpoint.ledger.requests
+        result = command("retry", out, "--id", "r5", "--input", other, "--base-url", url)
+        assert result.exit_code == 0, result.output
+        assert "nothing is asked again" in result.stderr
+        assert endpoint.ledger.requests == sent
+    assert rows_of(out) == rows
+
+
+def test_a_report_never_takes_the_place_of_another_run_s(tmp_path: Path) -> None:
+    """A retry's report stands beside the run's; a run that sends nothing leaves the report as it is."""
+    folder = tmp_path / "report"
+    with served(poison_marker="POISON") as (url, _):
+        out = run_poisoned(tmp_path, url, "--report", folder)
+        first = json.loads((folder / "report.json").read_text())
+        files = [str(tmp_path / "task.toml"), str(tmp_path / "in.jsonl")]
+        command("run", *files, "--base-url", url, "--model", "m", "--output", out, "--report", folder)
+        assert json.loads((folder / "report.json").read_text()) == first
+    with served() as (url, _):
+        command("retry", out, "--base-url", url)
+    assert json.loads((folder / "report-1.json").read_text()) == first
+    assert (folder / "report-1.html").exists()
+    assert json.loads((folder / "report.json").read_text())["requests"]["total"] < first["requests"]["total"]
+
+
+def test_a_limit_does_not_shorten_what_is_done(tmp_path: Path) -> None:
+    """A look at the first few of a finished output would be written over it: refused, and nothing changes."""
+    with served() as (url, endpoint):
+        out = run_poisoned(tmp_path, url)
+        rows, sent = rows_of(out), endpoint.ledger.requests
+        files = [str(tmp_path / "task.toml"), str(tmp_path / "in.jsonl")]
+        words = ["run", *files, "--base-url", url, "--model", "m", "--output", out]
+        refused = command(*words, "--limit", "5")
+        assert refused.exit_code == 2
+        assert "7 records beyond the first 5" in refused.stderr
+        assert (rows_of(out), endpoint.ledger.requests) == (rows, sent)
+        assert command(*words, "--limit", "12").exit_code == 0
 
 
 def test_retry_asks_for_headers_once_more(tmp_path: Path) -> None:

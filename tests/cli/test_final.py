@@ -59,6 +59,15 @@ def test_the_end_names_every_figure_and_place(tmp_path: Path) -> None:
     assert text.endswith("the same command with --retry-failed")
 
 
+def test_what_cannot_be_read_is_not_to_be_retried(tmp_path: Path) -> None:
+    """Asking again mends no broken line: the input is what has to be mended, and only then does anything come of it."""
+    report = make_final(tmp_path)
+    bad = FailureKind(kind="bad-record", count=report.records.failed, examples=[])
+    text = said_by(msgspec.structs.replace(report, failures=[bad]))
+    assert "mend the input" in text
+    assert "--retry-failed" not in text
+
+
 def test_a_stop_says_why_and_how_to_go_on(tmp_path: Path) -> None:
     """The reason, made safe to print, then what the command line knows of ways on."""
     stopped = msgspec.structs.replace(make_final(tmp_path), stop=StopReason(kind="budget", message="spent \x1b[31m"))

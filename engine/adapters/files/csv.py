@@ -116,9 +116,8 @@ def _record(cells: list[str], header: list[str], position: int, place: str) -> R
     if len(cells) != len(header):
         problem = f"{len(cells)} cells where the header has {len(header)} {place}"
         return _broken(position, problem, first=_first_cell(cells, header))
-    unreadable = {
-        column: f"{problem} {place}" for column, cell in zip(header, cells, strict=True) if (problem := _problem(cell))
-    }
+    problems = {column: _problem(cell) for column, cell in zip(header, cells, strict=True)}
+    unreadable = {column: f"{problem} {place}" for column, problem in problems.items() if problem}
     data = {column: cell for column, cell in zip(header, cells, strict=True) if column not in unreadable}
     return RawRecord(position=position, line=position + 1, data=data, unreadable=unreadable)
 
