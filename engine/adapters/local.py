@@ -57,9 +57,9 @@ def find_weights(model_path: str | None) -> Path:
             with path.open("rb") as file:
                 magic = file.read(4)
         except OSError as error:
-            raise ConfigError(f"--model-path: {path} cannot be read: {error.strerror}") from None
+            raise ConfigError(f"model_path (--model-path): {path} cannot be read: {error.strerror}") from None
         if magic != b"GGUF":
-            raise ConfigError(f"--model-path: {path} is not a GGUF file")
+            raise ConfigError(f"model_path (--model-path): {path} is not a GGUF file")
         return path
     try:
         files = importlib.metadata.files(WEIGHTS_PACKAGE) or []

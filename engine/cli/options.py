@@ -122,7 +122,7 @@ _OPTIONS: list[Callable[[Any], Any]] = [
     click.option("--store", metavar="FILE", help="The run store.  [default: OUTPUT.store.sqlite]"),
     click.option("--report", metavar="DIR", help="Write report.json and report.html there."),
     click.option("--budget-usd", type=_Finite(min=0, min_open=True), metavar="X",
-                 help="Stop before this run spends more (each run has its own); needs prices."),
+                 help="Stop before more is spent on this store, over all its runs; needs prices."),
     click.option("--price-input", type=_Finite(min=0), metavar="X", help="US dollars per million input tokens."),
     click.option("--price-output", type=_Finite(min=0), metavar="X", help="US dollars per million output tokens."),
     click.option("--price-cached", type=_Finite(min=0), metavar="X",

@@ -175,6 +175,6 @@ class Brake:
         cause, _ = self._causes.most_common(1)[0] if self._causes else ("unknown", 0)
         return Stop(
             kind="brake",
-            message=f"{self._failed} of {ended} records failed, more than --max-failed {self._limits.max_failed:g} "
-            f"allows; the commonest cause is {cause}: {self._excerpts.get(cause, '')[:400]!r}",
+            message=f"{self._failed} of {ended} records failed, more than max_failed={self._limits.max_failed:g} "
+            f"(--max-failed) allows; the commonest cause is {cause}: {self._excerpts.get(cause, '')[:400]!r}",
         )

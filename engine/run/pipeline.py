@@ -192,7 +192,11 @@ class Pipeline:
 def _bad_input(source_name: str, bad: BadRecord) -> Exception:
     shown = bad_result(bad)
     message = shown.error.message if shown.error else ""
-    return RunStopped("input", f"{source_name}, {message}. Mend the record, or use --on-bad-record fail-record")
+    return RunStopped(
+        "input",
+        f"{source_name}, {message}. Mend the record, or go on without it: "
+        'on_bad_record="fail-record" (--on-bad-record fail-record)',
+    )
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

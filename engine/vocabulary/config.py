@@ -167,6 +167,6 @@ def _problems(config: RunConfig) -> Iterator[str]:
         if not (number >= 0 and math.isfinite(number)):
             yield f"{name} must be a number from 0 up, not {number}"
     if config.budget_usd is not None and config.prices is None:
-        yield ("a budget in dollars needs prices: --price-input and --price-output, in dollars per million tokens")
+        yield ("a budget in dollars needs prices (--price-input and --price-output), in dollars per million tokens")
     if config.budget_usd is not None and not config.budget_usd > 0:
         yield f"the budget must be above 0, not {config.budget_usd}"

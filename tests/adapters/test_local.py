@@ -86,9 +86,9 @@ async def test_a_missing_extra_is_said_with_the_command(monkeypatch: pytest.Monk
 def test_a_bad_model_path_is_said(tmp_path: Path, content: bytes | None, said: str) -> None:
     """The flag, the path and what is wrong with it."""
     path = tmp_path / "model.gguf" if content is None else make_gguf(tmp_path, content)
-    with pytest.raises(ConfigError, match=f"--model-path: .*model\\.gguf .*{said}"):
+    with pytest.raises(ConfigError, match=f"model_path .--model-path.: .*model\\.gguf .*{said}"):
         find_weights(str(path))
-    with pytest.raises(ConfigError, match=r"--model-path: .*Is a directory"):
+    with pytest.raises(ConfigError, match=r"model_path .--model-path.: .*Is a directory"):
         find_weights(str(tmp_path))
 
 

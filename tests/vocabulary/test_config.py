@@ -34,7 +34,7 @@ def test_the_defaults_are_in_range() -> None:
         (RunConfig(recovery=Recovery(lone_attempts=0)), "lone attempts must be at least 1"),
         (RunConfig(recovery=Recovery(max_failed=1.1)), "max failed is a share from 0 to 1, not 1.1"),
         (RunConfig(recovery=Recovery(max_failed=float("nan"))), "max failed is a share from 0 to 1"),
-        (RunConfig(budget_usd=1), "a budget in dollars needs prices: --price-input and --price-output"),
+        (RunConfig(budget_usd=1), "a budget in dollars needs prices (--price-input and --price-output)"),
         (RunConfig(budget_usd=0, prices=PRICES), "the budget must be above 0, not 0"),
     ],
 )

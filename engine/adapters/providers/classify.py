@@ -125,7 +125,7 @@ def classify(status: int, headers: Mapping[str, str], body: bytes, *, url: str, 
     if 300 <= status < 400:
         message = f"redirected to {headers.get('Location', 'nowhere')}, which is not followed"
     if kind is FaultKind.MODEL:
-        message = f"{message} ({url}); check --base-url and --model"
+        message = f"{message} ({url}); check base_url (--base-url) and model (--model)"
     elif kind is FaultKind.AUTH:
         message = f"{message}; check the key in ANNOTATE_API_KEY"
     return Fault(

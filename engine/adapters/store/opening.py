@@ -25,10 +25,10 @@ def open_store(path: str | os.PathLike[str]) -> RunStore:
     file = Path(path)
     if not file.parent.is_dir():
         raise StoreError(
-            f"the folder of the run store does not exist: {file.parent}. Create it, or use another --store"
+            f"the folder of the run store does not exist: {file.parent}. Create it, or use another store (--store)"
         )
     if file.is_dir():
-        raise StoreError(f"the run store {file} is a folder; name a file with --store")
+        raise StoreError(f"the run store {file} is a folder; name a file (--store)")
     with contextlib.ExitStack() as opened:
         lock = _locked(file)
         opened.callback(lock.release)

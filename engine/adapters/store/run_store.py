@@ -284,6 +284,6 @@ def _changed(path: Path | None, others: Iterable[tuple[str, str]], task_key: str
     models = sorted({other_model for other_key, other_model in others if other_key == task_key})
     what = f"model {models[0]!r}, not {model!r}" if models else "another task"
     return (
-        f"{path} holds answers of {what}. Use another --output or --store; or --allow-change, to keep both in "
-        "this store and go on with the new one"
+        f"{path} holds answers of {what}. Use another store (--output or --store); or allow_change (--allow-change), "
+        "to keep both in this store and go on with the new one"
     )

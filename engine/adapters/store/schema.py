@@ -48,7 +48,7 @@ ALTER TABLE calls ADD COLUMN purpose TEXT NOT NULL DEFAULT 'ask';
 }
 """Version -> what makes the next one of it."""
 
-NOT_OURS = "no run store of annotation-engine; it was left as it is. Use another --output or --store"
+NOT_OURS = "no run store of annotation-engine; it was left as it is. Use another store (--output or --store)"
 
 
 def prepare(db: sqlite3.Connection, file: Path) -> None:
@@ -73,7 +73,7 @@ def check(db: sqlite3.Connection, file: Path) -> None:
     if _version(db) > VERSION:
         raise StoreError(
             f"{file} was made by a newer version of annotation-engine (store format {_version(db)}, this one knows "
-            f"{VERSION}): install that version, or use another --store"
+            f"{VERSION}): install that version, or use another store (--store)"
         )
 
 
