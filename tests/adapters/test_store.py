@@ -139,7 +139,7 @@ def test_a_missing_folder_is_said(tmp_path: Path) -> None:
 
 def test_a_folder_in_its_place_is_said(tmp_path: Path) -> None:
     """A folder is no file to write to."""
-    with pytest.raises(StoreError, match="is a folder; name a file .--store"):
+    with pytest.raises(StoreError, match="is a folder; name a file"):
         open_store(tmp_path)
 
 
