@@ -8,13 +8,14 @@ from typing import Any
 
 import anyio
 import click
+from click.core import ParameterSource
 
 from engine.cli.exits import ALL_ANNOTATED
 from engine.cli.interrupts import Interrupts
-from engine.testing.simulator.command import BEHAVIOURS, SimulatorConfig, build_endpoint
+from engine.testing.simulator.command import BEHAVIOURS, LATENCIES, SimulatorConfig, build_endpoint
 from engine.testing.simulator.endpoint import SimulatedEndpoint
-from engine.testing.simulator.latency import PROFILES
-from engine.testing.simulator.rates import ALL_FAULTS, FaultRates
+from engine.testing.simulator.profiles import PROFILES, named_profile
+from engine.testing.simulator.rates import ALL_FAULTS, FaultRates, Rate
 from engine.testing.simulator.server import serving
 from engine.vocabulary.errors import ConfigError
 
@@ -39,12 +40,36 @@ def _labels(context: click.Context, parameter: click.Parameter, value: str | Non
     return tuple(label.strip() for label in (value or "").split(",") if label.strip())
 
 
+def _list_profiles(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    if not wanted or context.resilient_parsing:
+        return
+    for profile in PROFILES.values():
+        click.echo(f"{profile.name:<22} {profile.origin:<9} {profile.says}")
+        if profile.evidence:
+            click.echo(f"{'':<32} ({profile.evidence})")
+    context.exit()
+
+
 @click.command("simulate")
+@click.option(
+    "--profile",
+    type=click.Choice(list(PROFILES)),
+    metavar="NAME",
+    help="A whole set-up by name; the options given beside it change it.",
+)
+@click.option(
+    "--list-profiles",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_list_profiles,
+    help="Say which profiles there are, and whether they are measured or made up.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Where to listen.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, metavar="N", help="0 takes a free one.")
 @click.option("--labels", callback=_labels, metavar="A,B,...", help="For requests whose schema names no labels.")
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N")
-@click.option("--latency", type=click.Choice(["fixed", *PROFILES]), default="fixed", show_default=True)
+@click.option("--latency", type=click.Choice(["fixed", *LATENCIES]), default="fixed", show_default=True)
 @click.option(
     "--delay-s",
     type=click.FloatRange(0, 3600),
@@ -62,7 +87,7 @@ def _labels(context: click.Context, parameter: click.Parameter, value: str | Non
     metavar="NAME=RATE",
     help=f"May be repeated: {', '.join(ALL_FAULTS)}.",
 )
-@click.option("--all-faults", type=click.FloatRange(0, 1), metavar="RATE", help="All but the last four of them.")
+@click.option("--all-faults", type=click.FloatRange(0, 1), metavar="RATE", help="All but the last seven of them.")
 @click.option(
     "--strike",
     default="every",
@@ -80,6 +105,9 @@ def _labels(context: click.Context, parameter: click.Parameter, value: str | Non
 @click.option("--poison-marker", metavar="TEXT", help="Records that contain it are never answered.")
 @click.option("--rpm", type=click.FloatRange(min=0, min_open=True), metavar="N", help="Requests a minute.")
 @click.option("--tpm", type=click.FloatRange(min=0, min_open=True), metavar="N", help="Tokens a minute.")
+@click.option("--rps", type=click.FloatRange(min=0, min_open=True), metavar="N", help="Requests a second, besides.")
+@click.option("--output-cap", type=click.IntRange(min=1), metavar="N", help="No reply has more tokens.")
+@click.option("--answers-seed", type=int, default=0, metavar="N", help="Draws the right answers anew.")
 @click.option("--max-concurrency", type=click.IntRange(min=1), metavar="N", help="Requests at once; more get a 429.")
 @click.option("--context-tokens", type=click.IntRange(min=1), metavar="N", help="The context limit.")
 @click.option(
@@ -94,6 +122,7 @@ def _labels(context: click.Context, parameter: click.Parameter, value: str | Non
 def simulate_command(
     host: str,
     port: int,
+    profile: str | None,
     labels: tuple[str, ...],
     faults: dict[str, float],
     all_faults: float | None,
@@ -104,9 +133,9 @@ def simulate_command(
 
     Nothing is asked of a model: answers are drawn from the texts, always the same for the same text.
     """
-    rates = FaultRates.all(all_faults).rates if all_faults else {}
+    rates = {**(FaultRates.all(all_faults).rates if all_faults else {}), **faults}
     try:
-        endpoint = build_endpoint(SimulatorConfig(labels=labels, faults={**rates, **faults}, **options))
+        endpoint = build_endpoint(_config(profile, rates, {"labels": labels, **options}))
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     if ledger is not None:
@@ -119,6 +148,19 @@ def simulate_command(
         if ledger is not None:
             _write_ledger(ledger, endpoint)
     return ALL_ANNOTATED
+
+
+def _config(profile: str | None, faults: dict[str, Rate], options: dict[str, Any]) -> SimulatorConfig:
+    """The set-up: that of a profile, changed by what was given on the command line."""
+    if profile is None:
+        return SimulatorConfig(faults=faults, **options)
+    source = click.get_current_context().get_parameter_source
+    given = {name: value for name, value in options.items() if source(name) is not ParameterSource.DEFAULT}
+    settings = named_profile(profile).settings
+    for name in ("faults", "schema_faults"):
+        if faults and settings.get(name) is not None:
+            given[name] = {**settings[name], **faults}
+    return named_profile(profile).config(**{"faults": {**settings.get("faults", {}), **faults}, **given})
 
 
 async def _serve(endpoint: SimulatedEndpoint, host: str, port: int) -> None:

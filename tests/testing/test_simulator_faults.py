@@ -141,7 +141,9 @@ def test_a_swap_takes_the_key_along() -> None:
 def test_every_fault_is_covered_here() -> None:
     """A new fault needs a test, and `all` leaves out only what must be named."""
     assert set(FaultRates.all(0.1).rates) == set(CALL_FAULTS) | set(RECORD_FAULTS)
-    assert set(ALL_FAULTS) - set(FaultRates.all(0.1).rates) == {"endless", "swap", "stale", "echo_items"}
+    assert set(ALL_FAULTS) - set(FaultRates.all(0.1).rates) == {
+        "endless", "extra", "short", "babble", "swap", "stale", "echo_items",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("fault", ALL_FAULTS)

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from simulated import LABELS, ask, chat_body, document, make_endpoint, results
 
 from engine.testing.simulator import stable_label
-from engine.testing.simulator.latency import MEASURED, FixedLatency, LinearLatency, Load
+from engine.testing.simulator.latency import FixedLatency, LinearLatency, Load
 from engine.testing.simulator.ledger import Ledger
 from engine.testing.simulator.limits import Bucket, RateLimits, duration
+from engine.testing.simulator.measured import QWEN_SERVER
 from engine.testing.simulator.slots import Slots
 
 
@@ -36,6 +37,22 @@ def test_no_span_gets_more_than_refill_and_bucket(gaps: list[float], tokens: lis
         span = [amount for at, amount in admitted if start <= at < start + 60]
         assert len(span) <= 12 + max(12 * window_s / 60, 1) + 1e-6
         assert sum(span) <= 1200 + 1200 * window_s / 60 + 1e-6
+
+
+@settings(max_examples=100, deadline=None)
+@given(gaps=st.lists(st.floats(0, 0.5), min_size=20, max_size=80), tokens=st.lists(st.integers(1, 90), min_size=80))
+def test_no_second_gets_more_than_refill_and_bucket(gaps: list[float], tokens: list[int]) -> None:
+    """Limits a second bind beside roomy ones a minute: any second has at most its refill plus one full bucket."""
+    limits = RateLimits(rpm=6000, tpm=600_000, rps=3, tps=100)
+    now, admitted = 0.0, []
+    for gap, amount in zip(gaps, tokens, strict=False):
+        now += gap
+        if limits.admit(amount, now) is None:
+            admitted.append((now, amount))
+    for start, _ in admitted:
+        span = [amount for at, amount in admitted if start <= at < start + 1]
+        assert len(span) <= 3 + 3 + 1e-6
+        assert sum(span) <= 100 + 100 + 1e-6
 
 
 @settings(max_examples=50, deadline=None)
@@ -137,7 +154,7 @@ def test_the_measured_profile_is_near_what_was_measured(
 ) -> None:
     """Means within 10 % of cells of the sweep, at the tokens of those cells."""
     rng = random.Random(0)
-    drawn = [MEASURED.seconds(uncached=uncached, output=output, in_flight=in_flight, rng=rng) for _ in range(2000)]
+    drawn = [QWEN_SERVER.seconds(uncached=uncached, output=output, in_flight=in_flight, rng=rng) for _ in range(2000)]
     assert sum(drawn) / len(drawn) * 1000 == pytest.approx(mean_ms, rel=0.10)
 
 

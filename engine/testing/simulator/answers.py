@@ -37,6 +37,19 @@ def stable_label(text: str, labels: Sequence[Any], salt: str = "") -> Any:
     return labels[stable_number(text, salt) % len(labels)]
 
 
+def salt_of(seed: int) -> str:
+    """What makes the right answers of one seed others than those of another; seed 0 leaves them as they are."""
+    return f"seed {seed} " if seed else ""
+
+
+def gold_label(value: Any, labels: Sequence[Any], *, seed: int = 0) -> Any:
+    """The right label of an input: what an endpoint with these labels, no oracle and this `answers_seed` holds true.
+
+    :param labels: in the order of the request's schema, or of the endpoint's own where the schema names none.
+    """
+    return stable_label(record_text(value), labels, salt_of(seed))
+
+
 def stable_output(value: Any, schema: Mapping[str, Any], salt: str = "") -> Any:
     """The answer to an input for a JSON schema: what the model gives where no oracle is set.
 

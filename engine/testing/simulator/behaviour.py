@@ -1,33 +1,44 @@
 """How a model's answers change with the batch that they stand in: the part that no format check can see.
 
-Off by default. The numbers of `AGNEWS_COMPACT` are fitted to shared measurements of one small model
-(Qwen2.5-Coder-1.5B, agnews); everything else here is made up and says so.
+Off by default. Numbers fitted to measurements are in `.measured`, made-up ones in `.made_up`.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from math import log2
 from random import Random
-from typing import Any, Protocol
+from struct import Struct
+from typing import Any, Literal, Protocol
 
-from .answers import stable_share
 from .request import Record
 
 Other = Callable[[int, str], Any]
 """``(index, salt) -> another valid output than the truth of that record``, stable."""
+
+WRONG = "wrong"
+"""The salt of a record's second choice: what a wrong answer to it says, alone and in every batch."""
 
 
 class Behaviour(Protocol):
     """What becomes of the right answers."""
 
     def answer(
-        self, records: Sequence[Record], truths: Sequence[Any], *, other: Other, keyed: bool, rng: Random
+        self,
+        records: Sequence[Record],
+        truths: Sequence[Any],
+        *,
+        other: Other,
+        favourite: Any,
+        keyed: bool,
+        rng: Random,
     ) -> list[Any]:
         """One output for each record, in their order.
 
+        :param favourite: the output that a model falls into where it gives up judging.
         :param keyed: whether each result repeats words of its input before its output.
         """
         ...
@@ -65,19 +76,39 @@ def interpolated(table: Mapping[int, float], batch_size: int) -> float:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Redraw:
-    """Answers that change with their batch mates.
+    """Answers that change with their batch mates. All three by batch size.
 
-    :ivar share: share of the answers that are drawn anew, by batch size.
-    :ivar accuracy: share of right ones among those drawn anew, by batch size.
+    :ivar favourite: share of the answers that are the favourite output, whatever the input.
+    :ivar share: share of the others that are drawn anew.
+    :ivar accuracy: share of right ones among those drawn anew.
     """
 
+    favourite: Mapping[int, float] = field(default_factory=lambda: {1: 0.0})
     share: Mapping[int, float] = field(default_factory=lambda: {1: 0.0})
     accuracy: Mapping[int, float] = field(default_factory=lambda: {1: 1.0})
 
 
+@dataclass(frozen=True, slots=True)
+class _AtSize:
+    """The tables of a behaviour at one batch size; copying by position, from 0."""
+
+    copying: Sequence[float]
+    favourite: float
+    redrawn: float
+    again: float
+
+    @property
+    def changes(self) -> bool:
+        """Whether the batch does anything to the answers; if not, nothing need be drawn for it."""
+        return self.favourite > 0 or self.redrawn > 0 or any(self.copying)
+
+
+_UNTOUCHED = (1.0, 1.0, 1.0, 1.0)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatchBehaviour:
-    """Each record has a fixed lone answer; batches change it, by redrawing and by copying.
+    """Each record has a fixed lone answer; batches change it, by copying, by falling into one label and by redrawing.
 
     The same request gets the same answers again, but for the noise: what a batch does to an answer is drawn from the
     texts in the batch and their order, not from a generator.
@@ -87,6 +118,7 @@ class BatchBehaviour:
         agreed in .905 to .995 of the cases.
     :ivar copying: probability of repeating the answer before, by position (from 1) and batch size.
     :ivar keyed: the behaviour with keyed answers; None: the same.
+    :ivar seed: which records are answered wrongly, and what a batch does to them, is another draw for each seed.
     """
 
     accuracy: float = 1.0
@@ -94,67 +126,93 @@ class BatchBehaviour:
     redraw: Redraw = Redraw()
     copying: Callable[[int, int], float] | None = None
     keyed: BatchBehaviour | None = None
+    seed: int = 0
+    _sizes: dict[int, _AtSize] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def seeded(self, seed: int) -> BatchBehaviour:
+        """The same behaviour, drawn anew."""
+        return replace(self, seed=seed, keyed=self.keyed and self.keyed.seeded(seed))
 
     def answer(
-        self, records: Sequence[Record], truths: Sequence[Any], *, other: Other, keyed: bool, rng: Random
+        self,
+        records: Sequence[Record],
+        truths: Sequence[Any],
+        *,
+        other: Other,
+        favourite: Any,
+        keyed: bool,
+        rng: Random,
     ) -> list[Any]:
         """See `Behaviour`."""
         if keyed and self.keyed is not None:
-            return self.keyed.answer(records, truths, other=other, keyed=False, rng=rng)
-        batch = f"{hash(tuple(record.key for record in records)):x}"  # hashes of integers are the same in every run
-        size = len(records)
+            return self.keyed.answer(records, truths, other=other, favourite=favourite, keyed=False, rng=rng)
+        at = self._at(len(records))
+        batch = _batch_salt(records, self.seed)
         outputs: list[Any] = []
-        for position, record in enumerate(records, start=1):
-            if outputs and self._copies(record, position, size, batch):
+        changes = at.changes
+        for index, record in enumerate(records):
+            copied, fallen, redrawn, again = _draws(record, batch) if changes else _UNTOUCHED
+            if outputs and copied < at.copying[index]:
                 outputs.append(outputs[-1])
-                continue
-            right = self._is_right(record, size, batch)
-            noisy = self.noise > 0.0 and rng.random() < self.noise
-            index = position - 1
-            outputs.append(
-                truths[index] if right and not noisy else self._wrong(index, batch, other, noisy=noisy, rng=rng)
-            )
+            elif fallen < at.favourite:
+                outputs.append(favourite)
+            elif self.noise > 0.0 and rng.random() < self.noise:
+                outputs.append(other(index, f"noise{rng.random()}"))
+            else:
+                right = again < at.again if redrawn < at.redrawn else self.is_right_alone(record)
+                outputs.append(truths[index] if right else other(index, WRONG))
         return outputs
 
-    def _copies(self, record: Record, position: int, size: int, batch: str) -> bool:
-        return self.copying is not None and stable_share(record.text, f"copy{batch}") < self.copying(position, size)
+    def is_right_alone(self, record: Record, *, keyed: bool = False) -> bool:
+        """Whether the lone answer to a record is right, without the noise."""
+        if keyed and self.keyed is not None:
+            return self.keyed.is_right_alone(record)
+        return _draws(record, b"lone%d" % self.seed)[0] < self.accuracy
 
-    def _is_right(self, record: Record, size: int, batch: str) -> bool:
-        if stable_share(record.text, f"redraw{batch}") < interpolated(self.redraw.share, size):
-            return stable_share(record.text, f"again{batch}") < interpolated(self.redraw.accuracy, size)
-        return stable_share(record.text, "lone") < self.accuracy
+    def _at(self, size: int) -> _AtSize:
+        if size not in self._sizes:
+            redraw, copying = self.redraw, self.copying
+            self._sizes[size] = _AtSize(
+                copying=[copying(position, size) if copying else 0.0 for position in range(1, size + 1)],
+                favourite=interpolated(redraw.favourite, size),
+                redrawn=interpolated(redraw.share, size),
+                again=interpolated(redraw.accuracy, size),
+            )
+        return self._sizes[size]
 
-    def _wrong(self, index: int, batch: str, other: Other, *, noisy: bool, rng: Random) -> Any:
-        return other(index, f"noise{rng.random()}" if noisy else "wrong")
+
+_KEY, _SHARES, _SPAN = Struct(">Q"), Struct(">4I"), float(2**32)
 
 
-AGNEWS_COMPACT = BatchBehaviour(
-    accuracy=0.74,
-    noise=0.0025,
-    # Shares: fitted by hand to agreement under another order (.70 at B=5, .56 at B=10); accuracies: to the accuracy
-    # at the first two positions, where nothing is copied yet (.74 .70 .67 .64 .64 .45 from B=1 to 40).
-    redraw=Redraw(
-        share={1: 0.0, 2: 0.20, 5: 0.35, 10: 0.42, 20: 0.45, 40: 0.60},
-        accuracy={1: 0.74, 2: 0.55, 5: 0.55, 10: 0.52, 20: 0.52, 40: 0.26},
-    ),
-    # (share equal to the answer before - .25) / .75, by position, from the measured shares.
-    copying=CopyTable(
-        rows={
-            1: [(2, 0.0)],
-            2: [(2, 0.01)],
-            5: [(2, 0.0), (3, 0.02)],
-            10: [(2, 0.01), (3, 0.13), (6, 0.39)],
-            20: [(2, 0.13), (3, 0.21), (6, 0.76), (11, 0.85)],
-            40: [(2, 0.16), (3, 0.26), (6, 0.86), (11, 0.99), (21, 1.0)],
-        }
-    ),
-    # Measured: .76 at B=10 and .74 at B=20, without copying. That it holds in between and beyond is made up.
-    keyed=BatchBehaviour(accuracy=0.74, noise=0.0025, redraw=Redraw(share={1: 0.0, 2: 0.1}, accuracy={1: 0.74})),
-)
-"""Compact answers copy the label before from B=5 on; keyed answers do not."""
+def _batch_salt(records: Sequence[Record], seed: int) -> bytes:
+    """Differs with the texts, their order and the seed."""
+    keys = tuple(record.key for record in records)
+    return b"%d/%d" % (hash(keys), seed)  # hashes of integers are the same in every run
 
-HOLDS = BatchBehaviour(accuracy=0.85, noise=0.0025)
-"""Made up: a model whose answers do not change with the batch."""
 
-CHANGES = BatchBehaviour(accuracy=0.75, noise=0.0025, redraw=Redraw(share={1: 0.0, 2: 0.8}, accuracy={1: 0.75}))
-"""Made up: from B=2 on about .7 of the answers agree with the lone ones, at unchanged accuracy."""
+def _draws(record: Record, salt: bytes) -> tuple[float, float, float, float]:
+    """Four numbers in [0, 1) that depend on nothing but the record's text and the salt: one hash, as it is the cost."""
+    one, two, three, four = _SHARES.unpack(blake2b(_KEY.pack(record.key) + salt, digest_size=16).digest())
+    return one / _SPAN, two / _SPAN, three / _SPAN, four / _SPAN
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Drift:
+    """A model that is another one later, as hosted ones become behind their name.
+
+    :ivar steps: pairs (from when on, behaviour), in order; the first counts from the beginning.
+    :ivar by: whether "when" is seconds since the first request, or requests received.
+    """
+
+    steps: Sequence[tuple[float, BatchBehaviour]]
+    by: Literal["seconds", "requests"] = "seconds"
+
+    def at(self, elapsed_s: float, requests: int) -> BatchBehaviour:
+        """The behaviour in force."""
+        when = elapsed_s if self.by == "seconds" else requests
+        index = bisect_right(self.steps, when, key=lambda step: step[0]) - 1
+        return self.steps[max(index, 0)][1]
+
+    def seeded(self, seed: int) -> Drift:
+        """The same, drawn anew."""
+        return replace(self, steps=[(start, behaviour.seeded(seed)) for start, behaviour in self.steps])

@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, TypeVar
 
-from .behaviour import AGNEWS_COMPACT, CHANGES, HOLDS, Behaviour
+from .behaviour import Behaviour, Drift
 from .cache import RULES
 from .draft import Poison, PoisonRule
 from .endpoint import SimulatedEndpoint
 from .faults import parse_strike_mode
-from .latency import PROFILES, FixedLatency, Latency
+from .latency import FixedLatency, Latency, LinearLatency
 from .limits import RateLimits
+from .made_up import CHANGES, HOLDS, HOSTED
+from .measured import AGNEWS_COMPACT, QWEN_SERVER
 from .model import ChatModel, Oracle
 from .rates import FaultRates, Rate
 from .refusal import MaxTokensField, Rules, SchemaSupport
@@ -24,6 +26,9 @@ T = TypeVar("T")
 BEHAVIOURS: dict[str, Behaviour] = {"agnews-compact": AGNEWS_COMPACT, "holds": HOLDS, "changes": CHANGES}
 """Behaviours by name; ``agnews-compact`` is fitted to measurements, the others are made up."""
 
+LATENCIES: dict[str, LinearLatency] = {"measured": QWEN_SERVER, "hosted": HOSTED}
+"""Latencies by name; ``fixed`` is made from a delay."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SimulatorConfig:
@@ -31,19 +36,24 @@ class SimulatorConfig:
 
     :ivar labels: the label set where a request's schema names none.
     :ivar output_schema: JSON schema of an output, for requests without a schema and tasks with several variables.
-    :ivar latency: ``fixed``, ``measured`` (fitted to a real server) or ``hosted`` (made up).
+    :ivar answers_seed: of the right answers and of what batches do to them; 0: right answers by the text alone.
+        See `gold_label`. `seed` draws faults, jitter and noise.
+    :ivar latency: ``fixed``, ``measured`` (fitted to a real server), ``hosted`` (made up), or one of your own.
     :ivar delay_s: the latency of ``fixed``.
     :ivar faults: fault -> rate; see `rates.ALL_FAULTS`.
+    :ivar schema_faults: the same for requests with a JSON schema; None: no difference.
     :ivar strike: ``every``, or ``first_sends=N``: faults strike only the first N sends of a record.
     :ivar mode: ``normal``, ``never_format``, ``always_400``, ``stale``, ``echo_items``, ``swap``.
     :ivar poison_marker: records whose text contains it always fail, in the way of `poison`.
     :ivar poison: ``drop``, ``break`` (the whole reply is garbage), ``off_label``.
     :ivar behaviour: see `BEHAVIOURS`, or one of your own; None: answers do not depend on the batch.
     :ivar rpm: requests a minute. :ivar tpm: tokens a minute, input and max_tokens charged up front.
-    :ivar limit_window_s: how much of the limits may be used at once, in seconds of refill.
+    :ivar rps: requests a second, besides. :ivar tps: tokens a second; a request above it never passes.
+    :ivar limit_window_s: how much of the limits a minute may be used at once, in seconds of refill.
     :ivar limit_schedule: pairs (seconds since the first request, share of the limits from then on).
     :ivar max_concurrency: requests at once; more are answered 429, or wait with `queues`.
     :ivar quota_tokens: tokens that may be billed altogether.
+    :ivar output_cap: tokens at which every reply is cut (``finish_reason`` length), whatever `max_tokens` says.
     :ivar cache: ``openai``, ``exact``, ``off``.
     :ivar schema_support: ``json_schema``, ``json_object``, ``none``.
     :ivar max_tokens_field: ``either``, ``max_tokens``, ``max_completion_tokens``.
@@ -55,22 +65,27 @@ class SimulatorConfig:
     labels: Sequence[str] = ()
     output_schema: Mapping[str, Any] | None = None
     oracle: Oracle | None = None
-    behaviour: str | Behaviour | None = None
+    behaviour: str | Behaviour | Drift | None = None
     seed: int = 0
-    latency: str = "fixed"
+    answers_seed: int = 0
+    latency: str | Latency = "fixed"
     delay_s: float = 0.05
     faults: Mapping[str, Rate] | FaultRates = field(default_factory=dict)
+    schema_faults: Mapping[str, Rate] | FaultRates | None = None
     strike: str = "every"
     mode: str = "normal"
     poison_marker: str | None = None
     poison: str = "drop"
     rpm: float | None = None
     tpm: float | None = None
+    rps: float | None = None
+    tps: float | None = None
     limit_window_s: float = 60.0
     limit_schedule: Sequence[tuple[float, float]] = ()
     max_concurrency: int | None = None
     queues: bool = False
     quota_tokens: int | None = None
+    output_cap: int | None = None
     cache: str = "openai"
     schema_support: str = "json_schema"
     max_tokens_field: str = "either"
@@ -92,6 +107,7 @@ def build_endpoint(config: SimulatorConfig) -> SimulatedEndpoint:
         labels=config.labels,
         output_schema=config.output_schema,
         behaviour=_behaviour(config.behaviour),
+        seed=config.answers_seed,
     )
     writer = ReplyWriter(
         model,
@@ -106,13 +122,20 @@ def build_endpoint(config: SimulatorConfig) -> SimulatedEndpoint:
         latency=_latency(config),
         cache=_named(RULES, config.cache, "cache"),
         limits=RateLimits(
-            rpm=config.rpm, tpm=config.tpm, window_s=config.limit_window_s, schedule=config.limit_schedule
+            rpm=config.rpm,
+            tpm=config.tpm,
+            rps=config.rps,
+            tps=config.tps,
+            window_s=config.limit_window_s,
+            schedule=config.limit_schedule,
         ),
-        faults=config.faults if isinstance(config.faults, FaultRates) else FaultRates(config.faults),
+        faults=_rates(config.faults),
+        schema_faults=None if config.schema_faults is None else _rates(config.schema_faults),
         first_sends=parse_strike_mode(config.strike),
         max_concurrency=config.max_concurrency,
         queues=config.queues,
         quota_tokens=config.quota_tokens,
+        output_cap=config.output_cap,
         usage=config.usage,
         follows_form=config.follows_form,
     )
@@ -130,13 +153,19 @@ def _rules(config: SimulatorConfig) -> Rules:
     )
 
 
+def _rates(faults: Mapping[str, Rate] | FaultRates) -> FaultRates:
+    return faults if isinstance(faults, FaultRates) else FaultRates(faults)
+
+
 def _latency(config: SimulatorConfig) -> Latency:
+    if not isinstance(config.latency, str):
+        return config.latency
     if config.latency == "fixed":
         return FixedLatency(config.delay_s)
-    return _named(PROFILES, config.latency, "latency")
+    return _named(LATENCIES, config.latency, "latency")
 
 
-def _behaviour(behaviour: str | Behaviour | None) -> Behaviour | None:
+def _behaviour(behaviour: str | Behaviour | Drift | None) -> Behaviour | Drift | None:
     return _named(BEHAVIOURS, behaviour, "behaviour") if isinstance(behaviour, str) else behaviour
 
 

@@ -9,9 +9,14 @@ from random import Random
 
 from . import damage
 from .faults import Strikes
-from .model import ChatModel
+from .model import START, ChatModel, Moment
 from .reply_shape import ReplyShape
 from .request import Record
+
+_LENGTHS = frozenset({"short", "endless", "extra"})
+
+_MOST_EXTRA = 15
+"""Results beyond those asked; measured: 1, 10 or 15."""
 
 
 class Poison(StrEnum):
@@ -43,6 +48,7 @@ class Draft:
 
     :ivar swaps: whether two results exchange their ids.
     :ivar earlier_ids: ids of requests before this one, for results that nobody asked for.
+    :ivar moment: when the request came.
     :ivar struck: faults that left a mark, one entry for each record struck.
     """
 
@@ -54,6 +60,7 @@ class Draft:
     poison: PoisonRule
     swaps: bool
     earlier_ids: Sequence[Sequence[str | int]]
+    moment: Moment = START
     struck: list[str] = field(default_factory=list)
 
     def text(self, max_tokens: int) -> str:
@@ -65,17 +72,31 @@ class Draft:
         if "reorder" in self.strikes.call and len(results) > 1:
             results = damage.reordered(results, self.rng)
             self.struck.append("reorder")
-        if "endless" in self.strikes.call and results:
-            results.extend(_more(results[-1], max_tokens))
-            self.struck.append("endless")
+        results = self._lengthened(results, max_tokens)
         parts = [damage.encode(result) for result in results]
         if "trailing_comma" not in self.strikes.call or not parts:
             return damage.join(parts)
         self.struck.append("trailing_comma")
         return damage.slightly_broken(parts, self.rng)
 
+    def _lengthened(self, results: list[damage.Result], max_tokens: int) -> list[damage.Result]:
+        """A list that stops too early or too late, unless the schema holds its length."""
+        call = self.strikes.call
+        if not results or self.shape.exact or call.isdisjoint(_LENGTHS):
+            return results
+        if "short" in call and len(results) > 1:
+            self.struck.append("short")
+            results = results[: len(results) // 2]
+        if "endless" in call:
+            self.struck.append("endless")
+            return results + _more(results[-1], max_tokens // 3)  # three tokens each or more
+        if "extra" in call:
+            self.struck.append("extra")
+            return results + _more(results[-1], self.rng.randint(1, _MOST_EXTRA))
+        return results
+
     def _results(self) -> list[damage.Result]:
-        outputs = self.model.outputs(self.records, self.shape, self.rng)
+        outputs = self.model.outputs(self.records, self.shape, self.rng, self.moment)
         made = [self.shape.result(record, output) for record, output in zip(self.records, outputs, strict=True)]
         if self.swaps and damage.swap_ids(made, self.rng):
             self.struck.append("swap")
@@ -123,6 +144,6 @@ class Draft:
         return extra
 
 
-def _more(result: damage.Result, max_tokens: int) -> list[damage.Result]:
-    """Results for made-up ids, for ever: as many as `max_tokens` can hold, at three tokens each or more."""
-    return [{**result, "id": f"{result['id']}-{number}"} for number in range(max_tokens // 3)]
+def _more(result: damage.Result, count: int) -> list[damage.Result]:
+    """So many results for made-up ids."""
+    return [{**result, "id": f"{result['id']}-{number}"} for number in range(count)]

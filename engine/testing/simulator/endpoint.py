@@ -7,23 +7,25 @@ same object serves an in-process transport on virtual time and a real HTTP serve
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 from . import refusal, tokens, wire
+from .answers import answer_of
 from .cache import OFF as NO_CACHE
 from .cache import CacheRule, PrefixCache
 from .faults import FaultDice, Strikes
 from .latency import FixedLatency, Latency
 from .ledger import Ledger
 from .limits import RateLimits
+from .model import START, Moment
 from .rates import FaultRates
 from .refusal import Refusal, Rules
 from .reply import Asked, Reply, ReplyWriter
-from .reply_shape import ReplyShape, shape_of_format, shape_of_words
+from .reply_shape import STARTS, ReplyShape, shape_of_format, shape_of_words
 from .request import BadRequest, ChatRequest, Record, last_line, parse_records, parse_request
 from .slots import Slots
 
@@ -83,6 +85,8 @@ class SimulatedEndpoint:
     :param max_concurrency: requests at once; one more is answered 429, or waits its turn with `queues`.
     :param quota_tokens: tokens that may be billed altogether; then every request is answered ``insufficient_quota``.
     :param first_sends: see `FaultDice`.
+    :param schema_faults: the faults of requests with a JSON schema; None: the same.
+    :param output_cap: tokens at which every reply is cut, whatever the request allows.
     :param usage: whether replies carry ``usage``.
     :param follows_form: whether the model fills keys besides ``id`` and ``output``; else it answers the compact form.
     """
@@ -97,10 +101,12 @@ class SimulatedEndpoint:
         cache: CacheRule = NO_CACHE,
         limits: RateLimits | None = None,
         faults: FaultRates | None = None,
+        schema_faults: FaultRates | None = None,
         first_sends: int | None = None,
         max_concurrency: int | None = None,
         queues: bool = False,
         quota_tokens: int | None = None,
+        output_cap: int | None = None,
         usage: bool = True,
         follows_form: bool = True,
     ) -> None:
@@ -111,10 +117,14 @@ class SimulatedEndpoint:
         self._cache = PrefixCache(cache)
         self._limits = limits or RateLimits()
         self._dice = FaultDice(faults or FaultRates(), self._rng, first_sends=first_sends)
+        self._schema_dice = (
+            self._dice if schema_faults is None else FaultDice(schema_faults, self._rng, first_sends=first_sends)
+        )
         self._writer = writer
         self._max_concurrency = max_concurrency
         self._slots = Slots(max_concurrency) if queues and max_concurrency else None
         self._quota_tokens = quota_tokens
+        self._output_cap = output_cap
         self._usage = usage
         self._follows_form = follows_form
         self._first_at: float | None = None
@@ -138,6 +148,32 @@ class SimulatedEndpoint:
         if plan.prefix:
             self._cache.learn(plan.prefix)
 
+    def truth(self, value: Any, *, output_schema: Mapping[str, Any] | None = None) -> Any:
+        """The right output of an input, to score answers with.
+
+        :param output_schema: as in the request; None: the endpoint's own labels or schema.
+        :raises ValueError: if there is neither.
+        """
+        model, shape = self._writer.model, _shape_for(output_schema)
+        if not model.can_answer(shape):
+            raise ValueError("no labels: set `labels`, `output_schema` or `oracle`, or give the schema of the request")
+        return model.truth(value, shape)
+
+    def lone(
+        self,
+        value: Any,
+        *,
+        output_schema: Mapping[str, Any] | None = None,
+        keyed: bool = False,
+        moment: Moment = START,
+    ) -> Any:
+        """What the model answers to an input asked alone, but for the noise of repeats. See `truth`.
+
+        :param moment: when, for a model that drifts.
+        """
+        self.truth(value, output_schema=output_schema)  # or why not
+        return self._writer.model.lone(value, _shape_for(output_schema, keyed=keyed), moment)
+
     def models(self) -> bytes:
         """The body of ``GET /v1/models``."""
         return wire.models_body([self.rules.model or "simulated"])
@@ -154,11 +190,13 @@ class SimulatedEndpoint:
         denial = self._against_rules(chat) or self._denied(number, chat, now)
         if denial is not None:
             return self._error(number, denial)
-        strikes = self._dice.throw(sends, now - (self._first_at or now))
+        moment = Moment(now - (now if self._first_at is None else self._first_at), number)
+        dice = self._schema_dice if chat.shape.kind == "json_schema" else self._dice
+        strikes = dice.throw(sends, moment.elapsed_s)
         if strikes.connection is not None:
             self.ledger.strikes[strikes.connection] += 1
             return self._broken(number, strikes.connection)
-        return self._answered(number, chat, strikes, now)
+        return self._answered(moment, chat, strikes, now)
 
     def _against_rules(self, chat: _Chat) -> Refusal | None:
         if self.rules.refuses_all:
@@ -174,18 +212,20 @@ class SimulatedEndpoint:
             return refusal.quota_spent()
         if most is not None and self._slots is None and ledger.in_flight > most:
             return refusal.overloaded(most)
-        charge = chat.prompt_tokens + (chat.max_tokens or 0)
+        charge = chat.prompt_tokens + (chat.max_tokens or self._output_cap or 0)
         ledger.charged_tokens[number] = charge
         denial = self._limits.admit(charge, now)
         return None if denial is None else refusal.rate_limited(denial, charge)
 
-    def _answered(self, number: int, chat: _Chat, strikes: Strikes, now: float) -> Plan:
-        shape = chat.shape
+    def _answered(self, moment: Moment, chat: _Chat, strikes: Strikes, now: float) -> Plan:
+        number, shape = moment.requests, chat.shape
         if not shape.keys and shape.output is None:
             shape = self._shape_of_prompt(chat)
         if not self._follows_form and shape.keys:
             shape = ReplyShape(output=shape.output, answer=shape.answer, kind=shape.kind)
-        asked = Asked(records=chat.records, line=chat.line, shape=shape, max_tokens=chat.max_tokens)
+        asked = Asked(
+            records=chat.records, line=chat.line, shape=shape, max_tokens=self._most_output(chat), moment=moment
+        )
         reply = self._writer.write(asked, strikes)
         self.ledger.strikes.update(reply.struck)
         count = self._bill(chat, reply)
@@ -199,9 +239,16 @@ class SimulatedEndpoint:
         )
         return self._sent(number, chat, strikes, body, self._delay_s(count, strikes, now))
 
+    def _most_output(self, chat: _Chat) -> int | None:
+        if self._output_cap is None or chat.max_tokens is None:
+            return self._output_cap or chat.max_tokens
+        return min(self._output_cap, chat.max_tokens)
+
     def _shape_of_prompt(self, chat: _Chat) -> ReplyShape:
-        words = shape_of_words("\n".join(chat.texts[:-1])) if len(chat.texts) > 1 else chat.shape
-        return words if words.keys and chat.shape.whole is None else chat.shape
+        """What the words before the items ask for; they may stand in the same message."""
+        before = chat.texts[:-1] if len(chat.texts) > 1 else (chat.texts[-1].rstrip("\n").rpartition("\n")[0],)
+        words = shape_of_words("\n".join(before))
+        return replace(words, kind=chat.shape.kind) if words.keys and chat.shape.whole is None else chat.shape
 
     def _bill(self, chat: _Chat, reply: Reply) -> wire.Tokens:
         cached = self._cache.cached_tokens(chat.texts[:-1], chat.prefix_tokens)
@@ -275,6 +322,12 @@ _SIMULATED = {"x-simulated": "1"}
 
 _JSON_HEADERS: Mapping[str, str] = {"Content-Type": wire.JSON, **_SIMULATED}
 _HTML_HEADERS: Mapping[str, str] = {"Content-Type": wire.HTML, **_SIMULATED}
+
+
+def _shape_for(output_schema: Mapping[str, Any] | None, *, keyed: bool = False) -> ReplyShape:
+    keys = ((STARTS, None),) if keyed else ()
+    answer = None if output_schema is None else answer_of(output_schema)
+    return ReplyShape(keys=keys, output=output_schema, answer=answer)
 
 
 def _parsed(body: bytes) -> _Chat | Refusal:

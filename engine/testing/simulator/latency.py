@@ -94,26 +94,6 @@ def _jitter(variation: float, rng: Random) -> float:
     return rng.lognormvariate(-sigma * sigma / 2, sigma)
 
 
-def _load(in_flight: int, base_ms: float, input_ms: float, output_ms: float, variation: float) -> Load:
+def load_row(in_flight: int, base_ms: float, input_ms: float, output_ms: float, variation: float) -> Load:
+    """A row of a table, for tables."""
     return Load(in_flight=in_flight, base_ms=base_ms, input_ms=input_ms, output_ms=output_ms, variation=variation)
-
-
-MEASURED = LinearLatency(
-    (
-        _load(1, 18.0, 0.053, 2.19, 0.06),
-        _load(2, 32.7, 0.079, 2.90, 0.07),
-        _load(4, 56.3, 0.113, 4.39, 0.09),
-        _load(8, 67.7, 0.163, 6.93, 0.11),
-        _load(16, 156.0, 0.623, 10.3, 0.14),
-        _load(32, 301.0, 1.14, 18.9, 0.18),
-        _load(64, 765.0, 2.63, 33.1, 0.25),
-    )
-)
-"""Fitted to llama.cpp's server with a model of 1.5 billion parameters on one H100 (R2 .96 to .997); variations are
-means over B = 1, 5, 20 of each row. It never refuses, it queues: about 1,000 output tokens/s from 8 in flight on."""
-
-HOSTED = LinearLatency((_load(1, 350.0, 0.02, 8.0, 0.25),))
-"""Made up: a hosted service that does not feel our load."""
-
-PROFILES: dict[str, LinearLatency] = {"measured": MEASURED, "hosted": HOSTED}
-"""Profiles by name; ``fixed`` is made from a delay."""

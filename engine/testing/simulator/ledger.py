@@ -5,9 +5,19 @@ from __future__ import annotations
 from array import array
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from .answers import record_text, stable_number
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prices:
+    """Of a million tokens each, in US dollars."""
+
+    input_usd: float
+    cached_usd: float
+    output_usd: float
 
 
 class Ledger:
@@ -38,6 +48,17 @@ class Ledger:
     def requests(self) -> int:
         """Requests received."""
         return len(self.at_s)
+
+    @property
+    def http_429(self) -> int:
+        """Requests refused for a limit, for concurrency or for a spent quota."""
+        return self.by_status[429]
+
+    def cost_usd(self, prices: Prices) -> float:
+        """What was billed, at these prices."""
+        uncached = self.prompt_tokens - self.cached_tokens
+        spent = uncached * prices.input_usd + self.cached_tokens * prices.cached_usd
+        return (spent + self.completion_tokens * prices.output_usd) / 1e6
 
     def arrive(self, now: float) -> int:
         """A request came; its number, from 0."""
@@ -94,6 +115,10 @@ class Ledger:
             most_requests, most_tokens = max(most_requests, len(window)), max(most_tokens, tokens)
         return most_requests, most_tokens
 
+    def _most_in(self, window_s: float) -> dict[str, dict[str, int]]:
+        received, admitted = self.most_in_window(window_s), self.most_in_window(window_s, admitted_only=True)
+        return {"received": _named(received), "admitted": _named(admitted)}
+
     def as_dict(self, *, records: bool = False) -> dict[str, Any]:
         """Everything as JSON can hold it.
 
@@ -101,12 +126,15 @@ class Ledger:
         """
         made: dict[str, Any] = {
             "requests": self.requests,
+            "http_429": self.http_429,
             "by_status": {str(status): count for status, count in sorted(self.by_status.items())},
             "tokens": {
                 "prompt": self.prompt_tokens,
                 "cached": self.cached_tokens,
                 "completion": self.completion_tokens,
             },
+            "most_in_a_minute": self._most_in(60.0),
+            "most_in_a_second": self._most_in(1.0),
             "records": _spread(list(self.sends.values())),
             "strikes": dict(sorted(self.strikes.items())),
             "in_flight": self.in_flight,
@@ -115,6 +143,10 @@ class Ledger:
         if records:
             made["sends"] = {f"{key:016x}": count for key, count in self.sends.items()}
         return made
+
+
+def _named(most: tuple[int, int]) -> dict[str, int]:
+    return {"requests": most[0], "charged_tokens": most[1]}
 
 
 def _spread(sends: Sequence[int]) -> dict[str, int]:

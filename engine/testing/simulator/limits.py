@@ -67,17 +67,36 @@ class Denial:
 
     :ivar limit: ``requests`` or ``tokens``.
     :ivar retry_after_s: infinite if it will never be.
+    :ivar allowed: the limit in force, in the unit of time that `per` names.
     """
 
     limit: str
     retry_after_s: float
-    per_minute: float
+    allowed: float
+    per: str = "min"
+
+
+@dataclass(frozen=True, slots=True)
+class _Limit:
+    """One bucket, what it counts, and whether its state stands in the headers (only that of minutes does)."""
+
+    counts: str
+    per: str
+    bucket: Bucket
+
+    def denial(self, amount: float) -> Denial | None:
+        bucket = self.bucket
+        wait_s = bucket.wait_s(amount)
+        if wait_s <= 0:
+            return None
+        allowed = bucket.per_minute if self.per == "min" else bucket.per_minute / 60
+        return Denial(self.counts, wait_s, allowed, self.per)
 
 
 class RateLimits:
-    """Requests a minute and tokens a minute; None is no limit.
+    """Requests and tokens a minute, and a second; None is no limit.
 
-    :param window_s: see `Bucket`.
+    :param window_s: of the limits a minute, see `Bucket`. Those a second hold one second.
     :param schedule: pairs (seconds since the first request, share of the limits from then on), in order.
     """
 
@@ -86,38 +105,42 @@ class RateLimits:
         *,
         rpm: float | None = None,
         tpm: float | None = None,
+        rps: float | None = None,
+        tps: float | None = None,
         window_s: float = 60.0,
         schedule: Sequence[tuple[float, float]] = (),
     ) -> None:
-        self._buckets = {
-            name: Bucket(limit, window_s) for name, limit in (("requests", rpm), ("tokens", tpm)) if limit is not None
-        }
+        minutes = [("requests", rpm), ("tokens", tpm)]
+        seconds = [("requests", rps), ("tokens", tps)]
+        self._limits = [_Limit(name, "min", Bucket(limit, window_s)) for name, limit in minutes if limit is not None]
+        self._limits += [_Limit(name, "s", Bucket(limit * 60, 1.0)) for name, limit in seconds if limit is not None]
         self._schedule = tuple(schedule)
         self._first_at: float | None = None
 
     def admit(self, tokens: int, now: float) -> Denial | None:
         """Charge one request with so many tokens (input and the most it may put out), or say why not."""
-        if not self._buckets:
+        if not self._limits:
             return None
         factor = self._factor(now)
         amounts = {"requests": 1, "tokens": tokens}
-        for bucket in self._buckets.values():
-            bucket.refill(now, factor)
-        for name, bucket in self._buckets.items():
-            wait_s = bucket.wait_s(amounts[name])
-            if wait_s > 0:
-                return Denial(name, wait_s, bucket.per_minute)
-        for name, bucket in self._buckets.items():
-            bucket.take(amounts[name])
+        for limit in self._limits:
+            limit.bucket.refill(now, factor)
+        for limit in self._limits:
+            denial = limit.denial(amounts[limit.counts])
+            if denial is not None:
+                return denial
+        for limit in self._limits:
+            limit.bucket.take(amounts[limit.counts])
         return None
 
     def headers(self) -> dict[str, str]:
         """``x-ratelimit-*`` as of the last request."""
         made = {}
-        for name, bucket in self._buckets.items():
-            made[f"x-ratelimit-limit-{name}"] = str(int(bucket.per_minute))
-            made[f"x-ratelimit-remaining-{name}"] = str(max(bucket.remaining, 0))
-            made[f"x-ratelimit-reset-{name}"] = duration(bucket.reset_s)
+        for limit in self._limits:
+            if limit.per == "min":
+                made[f"x-ratelimit-limit-{limit.counts}"] = str(int(limit.bucket.per_minute))
+                made[f"x-ratelimit-remaining-{limit.counts}"] = str(max(limit.bucket.remaining, 0))
+                made[f"x-ratelimit-reset-{limit.counts}"] = duration(limit.bucket.reset_s)
         return made
 
     def _factor(self, now: float) -> float:

@@ -18,9 +18,9 @@ CALL_FAULTS = (
 RECORD_FAULTS = ("drop", "duplicate", "conflict", "off_label", "foreign_id")
 """Faults that strike one record of a call."""
 
-SPECIAL_FAULTS = ("endless", "swap", "stale", "echo_items")
-"""Faults that only strike when they are named: `swap` cannot be detected in compact answers, and the others are whole
-replies gone wrong."""
+SPECIAL_FAULTS = ("endless", "extra", "short", "babble", "swap", "stale", "echo_items")
+"""Faults that only strike when they are named: `swap` cannot be detected in compact answers, the others are whole
+replies gone wrong. `extra`: results beyond those asked; `short`: half of them; `babble`: prose instead of any."""
 
 ALL_FAULTS = (*CALL_FAULTS, *RECORD_FAULTS, *SPECIAL_FAULTS)
 
@@ -46,13 +46,28 @@ class FaultRates:
 
     def of(self, fault: str, batch_size: int, elapsed_s: float) -> float:
         """The probability of a fault in a call of this size, this long after the first."""
-        rate = self.rates.get(fault, 0.0)
-        return rate(batch_size, elapsed_s) if callable(rate) else rate
+        return _value(self.rates.get(fault, 0.0), batch_size, elapsed_s)
 
 
 def logistic(intercept: float, slope: float) -> Rate:
     """logit P = intercept + slope * log2 B. Measured: any deviation -8.62, 1.17; a lost item -10.67, 1.28."""
     return lambda batch_size, elapsed_s: 1 / (1 + exp(-intercept - slope * log2(max(batch_size, 1))))
+
+
+def scaled(share: float, rate: Rate) -> Rate:
+    """A share of a rate: one kind among several."""
+    return lambda batch_size, elapsed_s: share * _value(rate, batch_size, elapsed_s)
+
+
+def without(rate: Rate, part: Rate) -> Rate:
+    """What is left of a rate without a part of it."""
+    return lambda batch_size, elapsed_s: max(
+        0.0, _value(rate, batch_size, elapsed_s) - _value(part, batch_size, elapsed_s)
+    )
+
+
+def _value(rate: Rate, batch_size: int, elapsed_s: float) -> float:
+    return rate(batch_size, elapsed_s) if callable(rate) else rate
 
 
 def cliff(at: int, *, below: float = 0.0, above: float = 1.0) -> Rate:
@@ -64,7 +79,6 @@ def between(start_s: float, end_s: float, rate: Rate, *, otherwise: Rate = 0.0) 
     """One rate within a span of time since the first request, another outside it. Made up."""
 
     def chosen(batch_size: int, elapsed_s: float) -> float:
-        now = rate if start_s <= elapsed_s < end_s else otherwise
-        return now(batch_size, elapsed_s) if callable(now) else now
+        return _value(rate if start_s <= elapsed_s < end_s else otherwise, batch_size, elapsed_s)
 
     return chosen

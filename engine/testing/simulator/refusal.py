@@ -157,9 +157,10 @@ def quota_spent() -> Refusal:
 def rate_limited(denial: Denial, tokens: int) -> Refusal:
     """A 429 for a limit."""
     if denial.retry_after_s == float("inf"):
-        message = f"Request too large: Limit {denial.per_minute:g}, Requested {tokens}. Please make it smaller."
+        message = f"Request too large: Limit {denial.allowed:g}, Requested {tokens}. Please make it smaller."
         return _too_many(message, denial.limit, None)
-    message = f"Rate limit reached for {denial.limit} per min: Limit {denial.per_minute:g}. Please try again later."
+    reached = f"Rate limit reached for {denial.limit} per {denial.per}"
+    message = f"{reached}: Limit {denial.allowed:g}. Please try again in {denial.retry_after_s:.3f}s."
     return _too_many(message, denial.limit, denial.retry_after_s)
 
 

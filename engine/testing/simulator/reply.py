@@ -11,7 +11,7 @@ from random import Random
 from . import damage, tokens
 from .draft import Draft, Poison, PoisonRule
 from .faults import Strikes
-from .model import PROSE, UNABLE, ChatModel
+from .model import PROSE, START, UNABLE, ChatModel, Moment
 from .reply_shape import ReplyShape
 from .request import Record
 
@@ -46,12 +46,14 @@ class Asked:
 
     :ivar line: the last line of the request.
     :ivar max_tokens: where the reply is cut, by the endpoint's own count; None: nowhere.
+    :ivar moment: when it came.
     """
 
     records: Sequence[Record]
     line: str
     shape: ReplyShape
     max_tokens: int | None
+    moment: Moment = START
 
 
 class ReplyWriter:
@@ -63,7 +65,7 @@ class ReplyWriter:
     def __init__(
         self, model: ChatModel, rng: Random, *, mode: Mode = Mode.NORMAL, poison: PoisonRule | None = None
     ) -> None:
-        self._model = model
+        self.model = model
         self._rng = rng
         self._mode = mode
         self._poison = poison or PoisonRule()
@@ -72,7 +74,7 @@ class ReplyWriter:
 
     def write(self, asked: Asked, strikes: Strikes) -> Reply:
         """The reply to one request."""
-        if not asked.records or not self._model.can_answer(asked.shape):
+        if not asked.records or not self.model.can_answer(asked.shape):
             return _limited(Reply(_chat(asked)), asked.max_tokens)
         reply = self._reply(asked, strikes)
         if reply.finish_reason == "length" and "conflict" in reply.struck:
@@ -89,6 +91,8 @@ class ReplyWriter:
         """A reply that holds no results of this request."""
         if self._mode is Mode.NEVER_FORMAT:
             return Reply(UNABLE)
+        if "babble" in strikes.call:
+            return Reply(UNABLE, struck=("babble",))
         if "refuse" in strikes.call:
             return self._refused()
         if any(self._poison.of(record) is Poison.BREAK for record in asked.records):
@@ -110,7 +114,7 @@ class ReplyWriter:
 
     def _results(self, asked: Asked, strikes: Strikes) -> Reply:
         draft = Draft(
-            model=self._model,
+            model=self.model,
             rng=self._rng,
             records=asked.records,
             shape=asked.shape,
@@ -118,6 +122,7 @@ class ReplyWriter:
             poison=self._poison,
             swaps=self._mode is Mode.SWAP or "swap" in strikes.call,
             earlier_ids=self._earlier_ids,
+            moment=asked.moment,
         )
         content = draft.text(asked.max_tokens or DEFAULT_MAX_TOKENS)
         if "endless" in strikes.call and asked.max_tokens is None:

@@ -89,9 +89,10 @@ def parse_records(text: str) -> list[Record]:
         items = _decode_document(line).items
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return []
-    return [_record(item) for item in items]
+    return [record_of(item.id, item.input) for item in items]
 
 
-def _record(item: _Item) -> Record:
-    text = record_text(item.input)
-    return Record(item.id, item.input, text, stable_number(text))
+def record_of(id_: str | int, value: Any) -> Record:
+    """One input as a record."""
+    text = record_text(value)
+    return Record(id_, value, text, stable_number(text))
