@@ -123,7 +123,17 @@ class BatchSize(Protocol):
         ...
 
     def hold(self, holds: bool) -> None:
-        """While it holds, no size above the present one is tried: the evidence for the labels is not there yet."""
+        """While it holds, nothing larger is tried: it is not known yet what it would do to the labels."""
+        ...
+
+    @property
+    def settled_size(self) -> int:
+        """The size at present, trials apart."""
+        ...
+
+    @property
+    def next_size(self) -> int:
+        """The next larger size that would be tried; the present one where there is none."""
         ...
 
     @property
@@ -161,6 +171,16 @@ class FixedBatchSize:
 
     def hold(self, holds: bool) -> None:
         """The user has decided."""
+
+    @property
+    def settled_size(self) -> int:
+        """The size."""
+        return self._size
+
+    @property
+    def next_size(self) -> int:
+        """The size."""
+        return self._size
 
     @property
     def binding(self) -> str:
@@ -340,8 +360,15 @@ class AdaptiveBatchSize:
             self._climbing, self._probe = False, None
 
     def hold(self, holds: bool) -> None:
-        """While it holds, a larger size is tried further, but not taken: the labels' evidence is not there yet."""
+        """While it holds, nothing larger is tried: it is not known yet what it would do to the labels."""
         self._holds = holds
+
+    @property
+    def next_size(self) -> int:
+        """The next larger size that would be tried; the present one where there is none."""
+        if self._climbing:
+            return min(2 * self._size, self._limit)
+        return min(next((size for size in _LADDER if size > self._size), 2 * self._size), self._limit)
 
     # -- learning ----------------------------------------------------------------------------------------------------
 
@@ -390,7 +417,7 @@ class AdaptiveBatchSize:
         if self._climbing:
             larger = min(2 * self._size, self._limit)
             self._climbing = larger > self._size
-            if self._climbing:
+            if self._climbing and not self._holds:
                 self._try(larger, allowed, climbs=True)
             return
         if self._since_probe < self._probe_every:
@@ -403,16 +430,15 @@ class AdaptiveBatchSize:
 
     def _try(self, size: int, allowed: Allowed, *, climbs: bool) -> None:
         self._since_probe = 0
-        # A request not sent at the larger size is lost where requests bind; but labels are at stake while it holds.
         enough = self._evidence(allowed, _COARSE if climbs else _FINE)
-        batches = _UNTIL_JUDGED if climbs and not self._holds else enough
+        batches = _UNTIL_JUDGED if climbs else enough  # where requests bind, each at half the size is one lost
         self._probe = _Probe(size, batches=batches, enough=enough, climbs=climbs)
         self._tried[size] = _Tried()  # what it was worth long ago says little
 
     def _next(self, *, up: bool) -> int | None:
         if up:
             larger = min(next((size for size in _LADDER if size > self._size), 2 * self._size), self._limit)
-            return larger if larger > self._size else None
+            return larger if larger > self._size and not self._holds else None
         return next((size for size in reversed(_LADDER) if size < self._size), None)
 
     def _judge(self, probe: _Probe, allowed: Allowed, now: float) -> None:
@@ -430,7 +456,7 @@ class AdaptiveBatchSize:
             better = ratio > _BETTER * (1 + noise)
             open_yet = not better and ratio > _BETTER
         larger = probe.size > self._size
-        if (open_yet and probe.extended < _PATIENCE) or (better and larger and self._holds):
+        if open_yet and probe.extended < _PATIENCE:
             probe.extended += 1
             probe.left = probe.enough
         elif better:

@@ -188,19 +188,18 @@ def test_no_outcome_takes_it_out_of_bounds(
     assert all(move.reason and 1 <= move.new <= most for move in size.history)
 
 
-def test_while_labels_are_not_sure_a_larger_size_is_tried_and_not_taken() -> None:
-    """A hold bounds the batches of the size on trial, and the present size goes on beside it."""
+def test_while_labels_are_not_sure_nothing_larger_is_tried() -> None:
+    """A hold keeps the size where it is, and the climb goes on when it ends."""
     size = AdaptiveBatchSize(most=32)
     size.hold(True)
-    sent: list[int] = []
-    for _ in range(200):
-        sent.append(size.size())
-        size.note_sent(sent[-1])
-        size.observe(make_work(sent[-1]), allowed=REQUESTS, now=0.0)
-    assert size.settled_size == 2
-    assert max(sent) == 4
+    for _ in range(100):
+        assert size.size() == 2
+        size.note_sent(2)
+        size.observe(make_work(2), allowed=REQUESTS, now=0.0)
+    assert size.next_size == 4
     size.hold(False)
-    for _ in range(10):
-        size.note_sent(size.size())
-        size.observe(make_work(4), allowed=REQUESTS, now=1.0)
+    for _ in range(30):
+        origin = size.size()
+        size.note_sent(origin)
+        size.observe(make_work(origin), allowed=REQUESTS, now=1.0)
     assert size.settled_size >= 4

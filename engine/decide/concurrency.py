@@ -1,0 +1,495 @@
+"""How many requests should be in flight, found by measuring. See docs/design/concurrency.md.
+
+Two things bound the window. Refusals give a *ceiling* that is cut once an episode and recovers on a cubic curve. For
+servers that queue instead of refusing, the *throughput* at each level of load is measured in work a second, and the
+window stays at the smallest level that has nearly all of it. Latency itself is no signal: a bigger batch takes longer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from enum import StrEnum
+from itertools import pairwise
+
+import msgspec
+
+DEFAULT_CAP = 256
+_FIRST = 4
+_STEP = 2.0
+_GAIN = 0.04
+"""Of throughput, for a doubling of the load: less is none. Measured: +12 % from 8 to 16, -0.5 % from 32 to 64."""
+_MISSES = 2  # doublings without a gain before the climb ends: throughput has dents, and one round is noisy
+_LONG_S = 10.0  # a second look beyond the knee is not worth rounds that take longer
+_SHARE = 0.98  # of the best throughput, less its standard error, that the chosen window must have; 95 % is promised
+_USED = 0.8  # of the window, in flight at the time of sending, or the reply says nothing about this window
+_APART = 1.4  # levels nearer than this are not compared: the difference would be noise
+_ENOUGH = 250
+_PRECISE = 0.015  # standard error of a level's pace; more replies than that are not waited for
+_PROBE_STEP = 1.3
+_TRUSTED = 60.0  # replies that a far level keeps at least
+_PROBE_S = 20.0
+_MAX_PROBE_S = 80.0
+_ROUND_S = 30.0  # a round ends after that, however little it has seen: with one reply in two seconds, 150 take minutes
+_KIND = 1.4  # times more or less work in a request: other requests than the ones that were measured
+_HYSTERESIS = 1.12
+_CHANGED = 1.3  # times slower or faster for two rounds: another server than the one that was measured
+_MEMORY = 300.0  # replies after which an old one has faded to 1/e
+_CUT = 0.8
+_RECOVER_S = 10.0
+_FAILURES = 3
+_FAILED_SHARE = 0.2
+_HISTORY = 200
+
+
+class Ticket(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request keeps from its admission, for when it ends.
+
+    :ivar size: the window then.
+    :ivar episode: cuts before it. A request from before the last cut says nothing about what the cut has left.
+    :ivar in_flight: requests in flight when it was sent, itself included.
+    :ivar paced: it had waited for a rate limit, so the window was not what held it.
+    """
+
+    size: int
+    episode: int
+    in_flight: int
+    paced: bool
+
+
+class Move(msgspec.Struct, frozen=True, kw_only=True):
+    """One change of the window, with the reason in words."""
+
+    at_s: float
+    old: int
+    new: int
+    reason: str
+
+
+class _Phase(StrEnum):
+    CLIMB = "climbing"
+    DOWN = "looking below"
+    HOLD = "holding"
+    PROBE = "probing"
+
+
+class _Sums(msgspec.Struct):
+    """Fading sums of replies at one level of load."""
+
+    weight: float = 0.0
+    latency_s: float = 0.0
+    in_flight: float = 0.0
+    input_tokens: float = 0.0
+    output_tokens: float = 0.0
+    squares: float = 0.0
+
+    def add(self, latency_s: float, in_flight: int, input_tokens: int, output_tokens: int, off: float) -> None:
+        """Take in one reply; `off` is its latency over the expected one, less 1."""
+        self.fade(1 - 1 / _MEMORY)
+        self.weight += 1
+        self.latency_s += latency_s
+        self.in_flight += in_flight
+        self.input_tokens += input_tokens
+        self.output_tokens += output_tokens
+        self.squares += min(off * off, 4.0)
+
+    def fade(self, share: float) -> None:
+        """Trust all of it less."""
+        for name in self.__struct_fields__:
+            setattr(self, name, getattr(self, name) * share)
+
+    def merge(self, other: _Sums) -> None:
+        """Take in later sums."""
+        self.fade(math.exp(-other.weight / _MEMORY))
+        for name in self.__struct_fields__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    @property
+    def error(self) -> float:
+        """Standard error of the mean latency, relative; the prior deviation of .3 weighs four replies."""
+        return math.sqrt((self.squares + 4 * 0.09) / (self.weight + 4)) / math.sqrt(max(self.weight, 1.0))
+
+
+class WorkModel:
+    """The work in a request: base + input weight x uncached input tokens + output tokens, in units of output tokens.
+
+    Fitted by least squares of relative errors over some 200 fading replies, with a ridge towards the prior, so that
+    requests which are all alike (and identify nothing) leave the prior alone. Coefficients stay >= 0.
+    """
+
+    _PRIOR = (16.0, 0.04, 1.0)  # measured on llama.cpp's server: 8 to 23, .024 to .08, 1, by load
+    _RIDGE = 4.0
+    _FADE = 1 - 1 / 200
+
+    def __init__(self) -> None:
+        self._scale = [1.0, 1.0, 1.0]
+        self._normal = [[0.0] * 3 for _ in range(3)]
+        self._right = [0.0] * 3
+
+    def __repr__(self) -> str:
+        base, input_weight, output_weight = (s * p for s, p in zip(self._scale, self._PRIOR, strict=True))
+        return f"WorkModel({base:.1f} + {input_weight:.3f} * input + {output_weight:.2f} * output)"
+
+    def work(self, calls: float, input_tokens: float, output_tokens: float) -> float:
+        """Work in so many calls with so many tokens together."""
+        amounts = (calls, input_tokens, output_tokens)
+        return max(1e-9, sum(s * p * x for s, p, x in zip(self._scale, self._PRIOR, amounts, strict=True)))
+
+    def observe(self, input_tokens: int, output_tokens: int, work: float) -> None:
+        """Learn that a request took as long as `work` does at its load."""
+        parts = [p * x for p, x in zip(self._PRIOR, (1, input_tokens, output_tokens), strict=True)]
+        expected = sum(parts)
+        target = min(max(work / expected, 0.2), 5.0)  # one stray reply must not turn the model over
+        shares = [part / expected for part in parts]
+        for row, share in enumerate(shares):
+            self._right[row] = self._right[row] * self._FADE + share * target
+            for column, other in enumerate(shares):
+                self._normal[row][column] = self._normal[row][column] * self._FADE + share * other
+
+    def fit(self) -> None:
+        """Solve for the coefficients: coordinate descent, which keeps them above zero by itself."""
+        for _ in range(20):
+            for row in range(3):
+                others = sum(self._normal[row][c] * self._scale[c] for c in range(3) if c != row)
+                value = (self._right[row] + self._RIDGE - others) / (self._normal[row][row] + self._RIDGE)
+                self._scale[row] = max(0.0, value)
+
+
+class _Ceiling:
+    """What refusals allow: cut to a share of what was in use, then a cubic curve back to it and past it (CUBIC).
+
+    The time of the curve stands still while the window is not used: an idle hour proves nothing.
+    """
+
+    def __init__(self) -> None:
+        self._top = math.inf
+        self._used_s = 0.0
+
+    @property
+    def size(self) -> float:
+        return self._top * (1 - (1 - _CUT) * (1 - self._used_s / _RECOVER_S) ** 3)
+
+    def cut(self, used: int) -> None:
+        self._top, self._used_s = float(used), 0.0
+
+    def grow(self, used_s: float) -> None:
+        self._used_s += used_s
+
+
+class Window:
+    """The number of requests that may be in flight. Not thread-safe; owned by the pipeline.
+
+    `admitted` gives a ticket for each request sent; when it ends, exactly one of the observations takes it back.
+    All times `now` are seconds of one clock.
+    """
+
+    def __init__(self, *, cap: int = DEFAULT_CAP, first: int = _FIRST) -> None:
+        """
+        :param cap: never more than this.
+        :param first: where the slow start begins.
+        """
+        self._cap = max(1, cap)
+        self._wanted = self._size = min(max(1, first), self._cap)
+        self._ceiling = _Ceiling()
+        self._model = WorkModel()
+        self._phase = _Phase.CLIMB
+        self._levels: dict[int, _Sums] = {}
+        self._round = _Sums()
+        self._failures = self._misses = self._episode = self._odd_rounds = 0
+        self._round_since_s = 0.0
+        self._kind = 0.0
+        self._home = self._size
+        self._probes = 0
+        self._probe_every_s = _PROBE_S
+        self._settled_at_s = 0.0
+        self._seen_s: float | None = None
+        self._moves: deque[Move] = deque(maxlen=_HISTORY)
+
+    def __repr__(self) -> str:
+        return (
+            f"Window({self._size} of {self._cap}, {self._phase}, ceiling={self._ceiling.size:.1f}, "
+            f"episode={self._episode}, levels={self._speeds()}, {self._model!r})"
+        )
+
+    @property
+    def size(self) -> int:
+        """Requests that may be in flight now."""
+        return self._size
+
+    @property
+    def history(self) -> Sequence[Move]:
+        """The last moves, oldest first."""
+        return tuple(self._moves)
+
+    @property
+    def settled(self) -> bool:
+        """Whether the best window has been found, as far as it is known."""
+        return self._phase in (_Phase.HOLD, _Phase.PROBE)
+
+    # -- what happens -------------------------------------------------------------------------------------------
+
+    def admitted(self, now: float, *, in_flight: int, paced: bool = False) -> Ticket:
+        """A request is sent.
+
+        :param in_flight: with it.
+        :param paced: it waited for a rate limit before, so the window was not what bound.
+        """
+        return Ticket(size=self._size, episode=self._episode, in_flight=in_flight, paced=paced)
+
+    def observe_success(
+        self, ticket: Ticket, now: float, *, latency_s: float, uncached_input_tokens: int, output_tokens: int
+    ) -> None:
+        """A reply came, whatever it is worth as an answer."""
+        used = not ticket.paced and ticket.in_flight >= _USED * ticket.size
+        self._recover(now, used=used and ticket.episode == self._episode)
+        if not used or abs(ticket.size - self._size) > 0.1 * self._size or latency_s <= 0:
+            return
+        self._take_in(now, ticket.in_flight, latency_s, uncached_input_tokens, output_tokens)
+        if self._round.weight >= max(8.0, 0.9 * min(self._size, _MEMORY / 2)):
+            self._model.fit()
+            self._decide(now)
+
+    def observe_rate_limited(self, ticket: Ticket, now: float) -> None:
+        """A request was refused with 429 for its number in flight, or for a reason that is not known.
+
+        Refusals with a `Retry-After` are no different: that paces requests, and says nothing about the window.
+        """
+        # Below a full window it was a rate that refused: cutting here as well would starve the rate of its latency.
+        if ticket.episode == self._episode and ticket.in_flight >= _USED * ticket.size:
+            self._cut(now, "refused (429)")
+
+    def observe_failure(self, ticket: Ticket, now: float) -> None:
+        """A timeout or an error of the server's. A few are life; many at once are an overload."""
+        if ticket.episode != self._episode:
+            return
+        self._failures += 1
+        if self._failures >= max(_FAILURES, _FAILED_SHARE * (self._round.weight + self._failures)):
+            self._cut(now, f"{self._failures} timeouts or server errors in a round")
+
+    # -- refusals -----------------------------------------------------------------------------------------------
+
+    def _cut(self, now: float, reason: str) -> None:
+        self._ceiling.cut(self._size)
+        self._episode += 1
+        if self._phase is _Phase.PROBE:
+            self._phase, self._wanted = _Phase.HOLD, self._home
+        self._apply(now, reason)
+        self._new_round()
+
+    def _recover(self, now: float, *, used: bool) -> None:
+        if used and self._seen_s is not None:
+            self._ceiling.grow(min(now - self._seen_s, 1.0))
+        self._seen_s = now
+        self._apply(now, "growing back after refusals")
+
+    # -- throughput ---------------------------------------------------------------------------------------------
+
+    def _take_in(self, now: float, in_flight: int, latency_s: float, input_tokens: int, output_tokens: int) -> None:
+        known = self._levels.get(_bin(self._size)) or self._round
+        off = 0.0
+        if known.weight >= 8:
+            work = latency_s / self._pace(known)
+            off = work / self._model.work(1, input_tokens, output_tokens) - 1
+            self._model.observe(input_tokens, output_tokens, work)
+        if not self._round.weight:
+            self._round_since_s = now
+        self._round.add(latency_s, in_flight, input_tokens, output_tokens, off)
+
+    def _pace(self, sums: _Sums) -> float:
+        """Seconds of latency for one unit of work."""
+        return sums.latency_s / self._model.work(sums.weight, sums.input_tokens, sums.output_tokens)
+
+    def _speed(self, sums: _Sums) -> float:
+        """Work a second of all requests in flight together, by Little's law."""
+        return sums.in_flight / sums.weight / self._pace(sums)
+
+    def _speeds(self) -> dict[int, float]:
+        return {round(s.in_flight / s.weight): round(self._speed(s), 1) for _, s in sorted(self._levels.items())}
+
+    def _decide(self, now: float) -> None:
+        self._note_kind()
+        if self._phase is _Phase.CLIMB:
+            self._climb(now)
+        elif self._phase is _Phase.HOLD:
+            self._hold(now)
+        elif self._is_enough(now, self._size) or self._is_clearly_worse():
+            if self._is_odd():
+                self._levels.pop(_bin(self._size))
+            self._store_round()
+            self._settle(now)
+
+    def _is_enough(self, now: float, least: float) -> bool:
+        if now - self._round_since_s >= _ROUND_S:
+            return True
+        weight = self._round.weight
+        return weight >= min(least, _MEMORY / 2) and (weight >= _ENOUGH or self._round.error <= _PRECISE)
+
+    def _is_clearly_worse(self) -> bool:
+        """Whether a look below need not go on: with a small window it costs a third of the throughput."""
+        home = self._levels.get(_bin(self._home))
+        if self._phase is not _Phase.PROBE or self._size >= self._home or home is None or self._round.weight < 16:
+            return False
+        doubt = 3 * math.hypot(self._round.error, home.error)
+        return self._speed(self._round) < (_SHARE - doubt) * self._speed(home)
+
+    def _climb(self, now: float) -> None:
+        below = [s for s in self._levels.values() if s.in_flight / s.weight * _APART <= self._size]
+        if below:
+            best = max(below, key=self._speed)
+            gain = self._speed(self._round) / self._speed(best) - 1
+            doubt = 2 * math.hypot(self._round.error, best.error)
+            if abs(gain - _GAIN) < doubt and not self._is_enough(now, 1.5 * self._size):
+                return
+            self._misses = 0 if gain >= _GAIN else self._misses + 1
+        mean_s = self._round.latency_s / self._round.weight
+        self._store_round()
+        if self._misses >= _MISSES or (self._misses and mean_s > _LONG_S) or self._size >= self._cap:
+            self._settle(now)
+            return
+        if self._wanted <= self._size:
+            self._wanted = min(self._cap, math.ceil(self._size * _STEP))
+        self._apply(now, "throughput grows with the window" if below else "slow start")
+
+    def _hold(self, now: float) -> None:
+        if self._is_odd():
+            self._odd_rounds += 1
+            if self._odd_rounds >= 2:
+                self._start_anew(now)
+            return
+        self._odd_rounds = 0
+        self._store_round()
+        if now - self._settled_at_s >= self._probe_every_s:
+            self._probe(now)
+
+    def _is_odd(self) -> bool:
+        """Whether this round's pace is not that of its level; a round of another kind of requests is no evidence."""
+        level = self._levels.get(_bin(self._size))
+        if level is None:
+            return False
+        off = abs(math.log(self._pace(self._round) / self._pace(level)))
+        doubt = 3 * math.hypot(self._round.error, level.error)
+        return off > max(math.log(_CHANGED), doubt)
+
+    def _note_kind(self) -> None:
+        """Trust the levels less when requests become larger or smaller: no model of work is exact."""
+        if self._round.weight < 16:
+            return
+        sums = self._round
+        kind = self._model.work(sums.weight, sums.input_tokens, sums.output_tokens) / sums.weight
+        if not self._kind:
+            self._kind = kind
+        elif not 1 / _KIND < kind / self._kind < _KIND:
+            self._kind = kind
+            self._probe_every_s = _PROBE_S
+            for level in self._levels.values():
+                level.fade(0.05)
+
+    def _start_anew(self, now: float) -> None:
+        """The server has become another one: what was measured of it does not hold."""
+        slower = self._pace(self._round) > self._pace(self._levels[_bin(self._size)])
+        self._levels.clear()
+        self._store_round()
+        self._odd_rounds = self._misses = 0
+        self._probe_every_s = _PROBE_S
+        self._phase = _Phase.DOWN if slower else _Phase.CLIMB
+        self._wanted = max(1, self._size // 2) if slower else min(self._cap, math.ceil(self._size * _STEP))
+        self._apply(now, f"the server has become {'slower' if slower else 'faster'}: measuring anew")
+
+    def _probe(self, now: float) -> None:
+        up = self._probes % 3 != 0  # more often above: what has come back shows nowhere else
+        self._probes += 1
+        wanted = self._above() if up else min(round(self._size / _PROBE_STEP), self._size - 1)
+        wanted = max(1, min(self._cap, wanted))
+        self._settled_at_s = now
+        if wanted == self._size or wanted > self._ceiling.size:
+            return
+        self._home, self._wanted, self._phase = self._size, wanted, _Phase.PROBE
+        self._apply(now, "looking above" if up else "looking below")
+
+    def _store_round(self) -> None:
+        """Merge the round into its level."""
+        key = _bin(self._size)
+        level = self._levels.get(key)
+        if level is None:
+            self._levels[key] = self._round
+        else:
+            level.merge(self._round)
+        self._new_round()
+
+    def _new_round(self) -> None:
+        self._round = _Sums()
+        self._failures = 0
+
+    def _settle(self, now: float) -> None:
+        """Go to the smallest window with nearly all of the best throughput, or look further where that is open."""
+        knee, lowest = self._knee()
+        if knee <= lowest and lowest > 1 and self._phase is not _Phase.PROBE:
+            self._phase, self._wanted = _Phase.DOWN, max(1, lowest // 2)
+            self._apply(now, "as fast with fewer: looking below")
+            return
+        self._settled_at_s = now
+        if self._phase is not _Phase.PROBE:
+            self._probes, self._settled_at_s = 0, -math.inf  # octaves are coarse: look a little below at once
+        else:
+            near = 1 / _HYSTERESIS < knee / self._home < _HYSTERESIS
+            self._probe_every_s = min(2 * self._probe_every_s, _MAX_PROBE_S) if near else _PROBE_S
+            if near:
+                knee = self._home
+            elif (knee > self._home) == (self._size > self._home):
+                self._probes -= 1  # once more in the same direction, and soon
+                self._settled_at_s = -math.inf
+        self._phase, self._wanted = _Phase.HOLD, knee
+        self._apply(now, "the smallest window with nearly all of the throughput")
+
+    def _knee(self) -> tuple[int, int]:
+        """The smallest window with `_SHARE` of the best throughput, and the smallest one measured."""
+        points = sorted((s.in_flight / s.weight, self._pace(s)) for s in self._levels.values())
+        lowest, highest = max(1, round(points[0][0])), max(1, round(points[-1][0]))
+        highest = self._cap if highest >= 0.95 * self._cap else highest
+        sizes = sorted({*(round(lowest * 1.04**k) for k in range(400) if lowest * 1.04**k < highest), lowest, highest})
+        speeds = {size: size / _between(points, size) for size in sizes}
+        # Less its error: the best of several noisy levels was partly lucky, and far levels are the noisiest.
+        best = max(self._speed(s) * (1 - s.error) for s in self._levels.values())
+        best = min(_SHARE * best, max(speeds.values()))
+        knee = next(size for size in sizes if speeds[size] >= best)
+        return (highest if knee >= 0.9 * highest else knee), lowest
+
+    def _above(self) -> int:
+        """The next level above; or the best of all, on which the choice rests, since it may have been lucky."""
+        further = max(round(self._size * _PROBE_STEP), self._size + 1)
+        best = max(self._levels.values(), key=self._speed)
+        size = round(best.in_flight / best.weight)
+        if size > _STEP * self._size:
+            best.fade(
+                min(1.0, max(0.5, _TRUSTED / best.weight))
+            )  # too far for another look: its latency would be felt. It is trusted less instead.
+            return further
+        here = self._levels.get(_bin(self._size))
+        lucky = here is not None and self._speed(best) > 1.02 * self._speed(here)
+        return max(further, size) if lucky else further
+
+    def _apply(self, now: float, reason: str) -> None:
+        size = max(1, min(self._cap, self._wanted, math.floor(min(self._ceiling.size, self._cap) + 1e-9)))
+        if size == self._size:
+            return
+        old, self._size = self._size, size
+        last = self._moves[-1] if self._moves else None
+        if last is not None and last.reason == reason and reason.startswith("growing"):
+            old = self._moves.pop().old  # one entry for a recovery, not one for each step
+        self._moves.append(Move(at_s=now, old=old, new=size, reason=reason))
+        if abs(size - old) > 0.1 * old:
+            self._new_round()
+
+
+def _bin(size: int) -> int:
+    """Levels are kept a fourth of an octave apart."""
+    return round(4 * math.log2(size))
+
+
+def _between(points: Sequence[tuple[float, float]], at: float) -> float:
+    """Linear in between, constant beyond."""
+    for (low, low_value), (high, high_value) in pairwise(points):
+        if low <= at <= high and high > low:
+            return low_value + (at - low) / (high - low) * (high_value - low_value)
+    return points[0][1] if at <= points[0][0] else points[-1][1]

@@ -1,0 +1,267 @@
+"""Requests and tokens a minute that nobody has told us, found by asking. See docs/design/concurrency.md.
+
+No pacing until the first refusal. A refusal means that the endpoint's bucket is empty; so between two refusals what
+was admitted is what flowed in, and that over the time between is the limit, however much the bucket can hold.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from itertools import islice
+from typing import Literal
+
+import msgspec
+
+Dimension = Literal["requests", "tokens"]
+
+_FIRST_CUT = 0.7  # of the measured rate, where the limit cannot be computed yet (botocore's adaptive retries)
+_AGAIN_CUT = 0.5
+_CUT = 0.9  # of the computed limit: what was over is paid back, and the next refusal is some twenty seconds away
+_RECOVER_S = 10.0
+_RECOVER_REQUESTS = 20.0  # where ten seconds are only a few requests, or every tenth of them would be refused
+_MAX_RECOVER_S = 40.0
+_LEAST_S = 2.0  # between refusals, or the few requests between them say nothing
+_LEAST_SENT = 4
+_MEASURED_S = 5.0
+_MEMORY_S = 180.0
+_BURST_S = 0.5  # of the rate may go at once: providers enforce a minute's limit by the second
+_KNOWN = 0.98  # of a limit that headers name; the endpoint's clock is not ours
+_HISTORY = 200
+
+
+class RateTicket(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request keeps from when it was sent, for when it ends.
+
+    :ivar number: of the request.
+    :ivar at_s: when it was sent.
+    :ivar tokens: that it was charged.
+    :ivar episodes: cuts before it, of requests and of tokens.
+    """
+
+    number: int
+    at_s: float
+    tokens: int
+    episodes: tuple[int, int]
+
+
+class RateMove(msgspec.Struct, frozen=True, kw_only=True):
+    """One change of a rate, per minute; None is no pacing."""
+
+    at_s: float
+    dimension: Dimension
+    old: float | None
+    new: float | None
+    reason: str
+
+
+class _Sent:
+    """Amounts sent and not refused, by time, for some minutes."""
+
+    def __init__(self) -> None:
+        self._log: deque[tuple[float, int]] = deque()
+
+    def add(self, at_s: float, amount: int) -> None:
+        self._log.append((at_s, amount))
+        while self._log and self._log[0][0] < at_s - _MEMORY_S:
+            self._log.popleft()
+
+    @property
+    def mean(self) -> float:
+        """Of one request, over the last hundred or so."""
+        last = [amount for _, amount in islice(reversed(self._log), 100) if amount > 0]
+        return sum(last) / len(last) if last else 0.0
+
+    def between(self, after_s: float, until_s: float) -> tuple[int, int]:
+        """How many, and how much, in (after, until]."""
+        inside = [amount for at_s, amount in self._log if after_s < at_s <= until_s]
+        return sum(1 if amount > 0 else -1 for amount in inside), sum(inside)
+
+
+class _Quota:
+    """One limit: what is believed of it, and a bucket that paces by that."""
+
+    def __init__(self, dimension: Dimension) -> None:
+        self.dimension = dimension
+        self.episode = 0
+        self._sent = _Sent()
+        self._known: float | None = None  # per second, as all rates here
+        self._top: float | None = None
+        self._cut_to = _CUT
+        self._used_s = 0.0
+        self._recover_s = _RECOVER_S
+        self._emptied_s: float | None = None
+        self._first_s = math.inf
+        self._level = 0.0
+        self._at_s: float | None = None
+
+    def __repr__(self) -> str:
+        rate, known = self.rate, self._known
+        shown = "unpaced" if rate is None else f"{60 * rate:.4g} a minute, level {self._level:.4g}"
+        return f"{self.dimension}: {shown}" + ("" if known is None else f", limit {60 * known:.4g} by headers")
+
+    @property
+    def rate(self) -> float | None:
+        """A second, or None while nothing limits."""
+        found = None
+        if self._top is not None:
+            # CUBIC: steep back to the last good rate, flat near it, steep again beyond; scale-free in the rate.
+            found = self._top * (1 - (1 - self._cut_to) * (1 - self._used_s / self._recover_s) ** 3)
+        known = None if self._known is None else self._known * _KNOWN
+        both = [rate for rate in (found, known) if rate is not None]
+        return min(both) if both else None
+
+    def delay_s(self, now: float, amount: int) -> float:
+        rate = self._refill(now)
+        if rate is None:
+            return 0.0
+        # What is larger than the bucket goes when that is full, into debt, and whoever comes after pays.
+        return max(0.0, (min(amount, self._burst(rate)) - self._level) / rate)
+
+    def spend(self, now: float, amount: int) -> None:
+        rate = self._refill(now)
+        self._first_s = min(self._first_s, now)
+        self._sent.add(now, amount)
+        if rate is not None:
+            self._level -= amount
+
+    def refuse(self, ticket_at_s: float, amount: int, now: float) -> None:
+        """A request that was sent since the last cut was refused: believe less."""
+        self._refill(now)
+        self._sent.add(ticket_at_s, -amount)
+        self.episode += 1
+        self._top, self._cut_to = self._estimate(ticket_at_s, now)
+        mean = max(1.0, self._sent.mean)
+        self._recover_s = min(max(_RECOVER_S, _RECOVER_REQUESTS * mean / self._top), _MAX_RECOVER_S)
+        self._emptied_s = ticket_at_s
+        self._used_s = 0.0
+        self._level = min(self._level, 0.0)
+
+    def forget(self, ticket_at_s: float, amount: int) -> None:
+        """A request from before the last cut was refused as well: it did not count."""
+        self._sent.add(ticket_at_s, -amount)
+
+    def _estimate(self, at_s: float, now: float) -> tuple[float, float]:
+        if self._emptied_s is not None and at_s - self._emptied_s >= _LEAST_S:
+            count, amount = self._sent.between(self._emptied_s, at_s)
+            if count >= _LEAST_SENT and amount > 0:
+                return amount / (at_s - self._emptied_s), _CUT
+        paced = self.rate
+        if paced is not None and self._top is not None:
+            return paced, _AGAIN_CUT  # refused again at once: far above the limit, and the curve must not lead back
+        _, amount = self._sent.between(now - _MEASURED_S, now)
+        return max(amount, 1) / min(_MEASURED_S, max(now - self._first_s, 1.0)), _FIRST_CUT
+
+    def learn(self, per_second: float) -> bool:
+        """The endpoint has said its limit; whether that is news."""
+        if self._known is not None and abs(per_second / self._known - 1) < 0.01:
+            return False
+        if self._known is not None and per_second > self._known:
+            self._top = None  # what refusals taught was about the smaller limit
+        self._known = per_second
+        return True
+
+    def sync(self, level: float, now: float) -> None:
+        """The endpoint has so much left: never raise our level to it, it may be shared."""
+        if self._refill(now) is not None:
+            self._level = min(self._level, level)
+
+    def _burst(self, rate: float) -> float:
+        return max(1.0, rate * _BURST_S)
+
+    def _refill(self, now: float) -> float | None:
+        rate = self.rate
+        if self._at_s is not None and rate is not None and now > self._at_s:
+            passed_s = now - self._at_s
+            full = self._level >= self._burst(rate)
+            self._level = min(self._burst(rate), self._level + rate * passed_s)
+            if not full:  # the curve stands still while the rate is not used
+                self._used_s += min(passed_s, 1.0)
+        self._at_s = now if self._at_s is None else max(self._at_s, now)
+        return self.rate
+
+
+class DiscoveredRate:
+    """Paces by limits that it finds. Not thread-safe; owned by the dispatcher.
+
+    For each request in turn: wait `delay_s`, then `spend`; `observe_rate_limited` if it is refused. Tokens may be
+    counted in any way that is always the same: what is found is in the same unit. All times
+    `now` are seconds of one clock.
+    """
+
+    def __init__(self) -> None:
+        self._quotas: dict[Dimension, _Quota] = {"requests": _Quota("requests"), "tokens": _Quota("tokens")}
+        self._number = 0
+        self._moves: deque[RateMove] = deque(maxlen=_HISTORY)
+
+    def __repr__(self) -> str:
+        return f"DiscoveredRate({', '.join(map(repr, self._quotas.values()))})"
+
+    @property
+    def history(self) -> Sequence[RateMove]:
+        """The last moves, oldest first; the way up between them is a curve, and not listed."""
+        return tuple(self._moves)
+
+    def per_minute(self, dimension: Dimension) -> float | None:
+        """What is sent a minute at the most, or None while nothing limits."""
+        rate = self._quotas[dimension].rate
+        return None if rate is None else 60 * rate
+
+    def delay_s(self, now: float, tokens: int) -> float:
+        """Seconds that the next request should wait; 0 is go. Ask again then: a refusal may have come meanwhile."""
+        return max(self._quotas["requests"].delay_s(now, 1), self._quotas["tokens"].delay_s(now, tokens))
+
+    def spend(self, now: float, tokens: int) -> RateTicket:
+        """A request with so many tokens (input and what is reserved for output) is sent."""
+        requests, of_tokens = self._quotas["requests"], self._quotas["tokens"]
+        requests.spend(now, 1)
+        of_tokens.spend(now, tokens)
+        self._number += 1
+        return RateTicket(number=self._number, at_s=now, tokens=tokens, episodes=(requests.episode, of_tokens.episode))
+
+    def observe_rate_limited(self, ticket: RateTicket, now: float, *, dimension: Dimension | None = None) -> None:
+        """A request was refused with 429.
+
+        :param dimension: the limit that it named. None: both are taken for it, and the one that it was not recovers.
+        """
+        for quota, episode in zip(self._quotas.values(), ticket.episodes, strict=True):
+            if dimension not in (None, quota.dimension):
+                continue
+            amount = 1 if quota.dimension == "requests" else ticket.tokens
+            if episode != quota.episode:
+                quota.forget(ticket.at_s, amount)
+                continue
+            old = quota.rate
+            quota.refuse(ticket.at_s, amount, now)
+            self._note(now, quota, old, "refused (429)" + ("" if dimension else ", which limit was not said"))
+
+    def learn_limit(self, dimension: Dimension, per_minute: float, now: float) -> None:
+        """`x-ratelimit-limit-*` has said a limit: taken at once. Nonsense (not a positive number) is ignored."""
+        if not (math.isfinite(per_minute) and per_minute > 0):
+            return
+        quota = self._quotas[dimension]
+        old = quota.rate
+        if quota.learn(per_minute / 60):
+            self._note(now, quota, old, "the endpoint's headers name the limit")
+
+    def sync(self, dimension: Dimension, now: float, *, remaining: float, sent_after: float) -> None:
+        """`x-ratelimit-remaining-*` has come.
+
+        :param sent_after: requests or tokens sent after the response was, as far as that is known: what was sent after
+            the request and is not in `remaining` yet.
+        """
+        if math.isfinite(remaining):
+            self._quotas[dimension].sync(remaining - sent_after, now)
+
+    def _note(self, now: float, quota: _Quota, old: float | None, reason: str) -> None:
+        new = quota.rate
+        self._moves.append(
+            RateMove(
+                at_s=now,
+                dimension=quota.dimension,
+                old=None if old is None else 60 * old,
+                new=None if new is None else 60 * new,
+                reason=reason,
+            )
+        )

@@ -1,0 +1,227 @@
+"""Limits that nobody has told: found within seconds, used nearly whole, and followed when they change."""
+
+from __future__ import annotations
+
+import heapq
+import math
+import random
+from collections.abc import Sequence
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.decide.rate import Dimension, DiscoveredRate, RateTicket
+
+
+class Bucket:
+    """A limit as providers enforce it: refilled all the time, charged up front, never given back."""
+
+    def __init__(self, per_minute: float, holds_s: float, schedule: Sequence[tuple[float, float]]) -> None:
+        self.per_second, self.holds_s, self.schedule = per_minute / 60, holds_s, schedule
+        self.level, self.at_s = self.per_second * holds_s, 0.0
+
+    def rate(self, now: float) -> float:
+        return self.per_second * next((share for from_s, share in reversed(self.schedule) if now >= from_s), 1.0)
+
+    def wait_s(self, amount: int, now: float) -> float:
+        rate = self.rate(now)
+        self.level = min(self.level + (now - self.at_s) * rate, rate * self.holds_s)
+        self.at_s = now
+        return max(0.0, amount - self.level) / rate
+
+
+class Run:
+    """Ten minutes against buckets with a fixed window; after a refusal all wait as long as it says."""
+
+    def __init__(
+        self,
+        limits: dict[Dimension, float],
+        *,
+        holds_s: float = 60.0,
+        schedule: Sequence[tuple[float, float]] = (),
+        named: bool = True,
+        told: bool = False,
+        in_flight: int = 64,
+        seed: int = 0,
+        until_s: float = 600.0,
+    ) -> None:
+        buckets = {name: Bucket(limit, holds_s, schedule) for name, limit in limits.items()}
+        rng = random.Random(seed)
+        self.rate = DiscoveredRate()
+        self.accepted: list[tuple[float, int]] = []
+        self.refused = 0
+        flying: list[tuple[float, int, RateTicket, Dimension | None, float, int]] = []
+        again: list[int] = []
+        now, paused_s, number, tokens = 0.0, 0.0, 0, 0
+        while now < until_s:
+            wake_s = math.inf
+            while len(flying) < in_flight:
+                tokens = tokens or (again.pop() if again else round(800 * rng.uniform(0.5, 1.5)))
+                wake_s = max(paused_s, now + self.rate.delay_s(now, tokens))
+                if wake_s > now + 1e-9:
+                    break
+                ticket = self.rate.spend(now, tokens)
+                amounts: dict[Dimension, int] = {"requests": 1, "tokens": tokens}
+                waits = {name: bucket.wait_s(amounts[name], now) for name, bucket in buckets.items()}
+                blocker = max(waits, key=lambda name: waits[name])
+                wait_s = waits[blocker]
+                if not wait_s:
+                    for name, bucket in buckets.items():
+                        bucket.level -= amounts[name]
+                took_s = 0.05 if wait_s else rng.uniform(0.6, 1.4)
+                number += 1
+                heapq.heappush(flying, (now + took_s, number, ticket, blocker if wait_s else None, wait_s, tokens))
+                tokens = 0
+            if not flying or wake_s < flying[0][0]:
+                now = wake_s
+                continue
+            now, _, ticket, refused_by, wait_s, amount = heapq.heappop(flying)
+            if told:
+                for name, bucket in buckets.items():
+                    self.rate.learn_limit(name, 60 * bucket.rate(now), now)
+            if refused_by is None:
+                self.accepted.append((now, amount))
+                continue
+            self.refused += 1
+            again.append(amount)
+            paused_s = max(paused_s, now + math.ceil(wait_s))
+            self.rate.observe_rate_limited(ticket, now, dimension=refused_by if named else None)
+
+    @property
+    def refused_share(self) -> float:
+        return self.refused / (self.refused + len(self.accepted))
+
+    @property
+    def longest_silence_s(self) -> float:
+        return max(after - before for (before, _), (after, _) in pairwise(self.accepted))
+
+    def requests(self, after_s: float = 0.0, until_s: float = math.inf) -> int:
+        return sum(after_s < at <= until_s for at, _ in self.accepted)
+
+    def tokens(self) -> int:
+        return sum(amount for _, amount in self.accepted)
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("holds_s", [60.0, 5.0, 1.0])
+def test_an_unknown_limit_of_requests_is_used_nearly_whole(holds_s: float, named: bool) -> None:
+    """Makespan <= 1.05 x the bound with the limit known, bucket included, and few refusals."""
+    run = Run({"requests": 600}, holds_s=holds_s, named=named)
+    assert 600 * 10 + 600 / 60 * holds_s <= 1.05 * run.requests()
+    assert run.refused_share <= 0.025
+    assert run.longest_silence_s <= 3
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("holds_s", [60.0, 5.0])
+def test_an_unknown_limit_of_tokens_is_used_nearly_whole(holds_s: float, named: bool) -> None:
+    """Makespan <= 1.05 x the bound with the limit known, also where the refusal does not say which limit it was."""
+    run = Run({"tokens": 200_000}, holds_s=holds_s, named=named)
+    assert 200_000 * 10 + 200_000 / 60 * holds_s <= 1.05 * run.tokens()
+    assert run.refused_share <= 0.06
+    assert run.longest_silence_s <= 3
+
+
+@pytest.mark.parametrize(("per_minute", "most"), [(60, 0.12), (3000, 0.01)])
+def test_small_and_large_limits_are_found_as_well(per_minute: int, most: float) -> None:
+    """At 60 a minute most refusals are the 64 in flight when the bucket first runs dry."""
+    run = Run({"requests": per_minute})
+    assert per_minute * 11 <= 1.05 * run.requests()
+    assert run.refused_share <= most
+
+
+@pytest.mark.parametrize("holds_s", [60.0, 1.0])
+def test_a_limit_that_halves_and_comes_back_is_followed(holds_s: float) -> None:
+    """No stall of 15 s, 1.1 x the bound over all, and nearly the old rate half a minute after it is back."""
+    run = Run({"requests": 600}, holds_s=holds_s, schedule=((200.0, 0.5), (400.0, 1.0)))
+    assert 600 * (10 / 3 * 2.5) + 600 / 60 * holds_s <= 1.1 * run.requests()
+    assert run.longest_silence_s <= 15
+    assert run.refused_share <= 0.03
+    assert run.requests(450, 590) >= 0.9 * 10 * 140
+
+
+def test_a_limit_that_headers_name_is_taken_at_once() -> None:
+    """Not one refusal, also when it halves and comes back; nonsense in a header changes nothing."""
+    run = Run({"requests": 600}, told=True, schedule=((200.0, 0.5), (400.0, 1.0)))
+    assert run.refused == 0
+    assert run.requests() >= 0.95 * 600 * (10 / 3 * 2.5)
+    rate = DiscoveredRate()
+    for nonsense in (0.0, -1.0, math.nan, math.inf):
+        rate.learn_limit("tokens", nonsense, 0.0)
+    assert rate.per_minute("tokens") is None
+    assert not rate.history
+
+
+def test_nothing_is_paced_before_the_first_refusal() -> None:
+    """Pacing by a guess would cost a fast endpoint its speed."""
+    rate = DiscoveredRate()
+    for _ in range(10_000):
+        assert rate.delay_s(0.0, 10**6) == 0
+        rate.spend(0.0, 10**6)
+    assert rate.per_minute("requests") is None
+
+
+@given(st.integers(1, 100))
+def test_one_episode_of_refusals_is_one_cut(refusals: int) -> None:
+    """Requests from before the cut say nothing about what it has left; the first one after it cuts again."""
+    rate = DiscoveredRate()
+    tickets = [rate.spend(number / 100, 100) for number in range(100)]
+    for ticket in tickets[:refusals]:
+        rate.observe_rate_limited(ticket, 1.0, dimension="requests")
+    assert [move.dimension for move in rate.history] == ["requests"]
+    before = rate.per_minute("requests")
+    assert before is not None
+    assert rate.per_minute("tokens") is None
+    rate.observe_rate_limited(rate.spend(2.0, 100), 2.1, dimension="requests")
+    assert len(rate.history) == 2
+    after = rate.per_minute("requests")
+    assert after is not None
+    assert after < before
+
+
+@given(st.integers(0, 1000), st.integers(0, 1000))
+def test_what_is_left_by_the_headers_lowers_the_level_and_never_raises_it(remaining: int, sent_after: int) -> None:
+    """`remaining` is older than the requests in flight, and others may share the limit."""
+    rate = DiscoveredRate()
+    rate.learn_limit("tokens", 60_000, 0.0)
+    rate.delay_s(0.0, 1)
+    rate.delay_s(10.0, 1)  # full by now: half a second's worth
+    before_s = rate.delay_s(10.0, 400)
+    rate.sync("tokens", 10.0, remaining=remaining, sent_after=sent_after)
+    after_s = rate.delay_s(10.0, 400)
+    assert after_s >= before_s
+    if remaining - sent_after < 400:
+        assert after_s >= (400 - (remaining - sent_after)) / 1000
+
+
+def test_what_is_larger_than_the_bucket_goes_into_debt_and_the_next_one_pays() -> None:
+    """It waits for a full bucket, never for ever."""
+    rate = DiscoveredRate()
+    rate.learn_limit("tokens", 6_000, 0.0)
+    rate.delay_s(0.0, 1)
+    assert rate.delay_s(10.0, 5_000) == 0
+    rate.spend(10.0, 5_000)
+    assert rate.delay_s(10.0, 1) == pytest.approx((5_000 - 49 + 1) / 98, rel=0.02)
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 30), st.integers(1, 10**6), st.sampled_from(["ok", None, "requests", "tokens"])))
+)
+def test_whatever_happens_delays_are_finite_and_the_history_is_bounded(
+    steps: list[tuple[float, int, Dimension | None]],
+) -> None:
+    """And every entry has a reason."""
+    rate, now = DiscoveredRate(), 0.0
+    for passed_s, tokens, end in steps * 5:
+        now += passed_s
+        delay_s = rate.delay_s(now, tokens)
+        assert 0 <= delay_s < math.inf
+        now += delay_s
+        ticket = rate.spend(now, tokens)
+        if end != "ok":
+            rate.observe_rate_limited(ticket, now + 0.1, dimension=end)
+    assert len(rate.history) <= 200
+    assert all(move.reason for move in rate.history)
+    assert "requests" in repr(rate)
