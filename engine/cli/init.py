@@ -43,7 +43,7 @@ def _sample(source: FileSource) -> list[dict[str, Any]]:
         sample = list(islice(records, _SAMPLE))
     finally:
         records.close()
-    rows = [record.data for record in sample if record.data is not None]
+    rows = [record.data for record in sample if record.data is not None and record.error is None]
     if sample and not rows:
         raise InputError(f"{source.name}, line {sample[0].line}: {sample[0].error}; no record of it can be read")
     return rows

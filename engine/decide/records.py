@@ -13,6 +13,7 @@ from engine.vocabulary.task import Task
 from engine.vocabulary.values import BadRecord, Input, RawRecord, Record, RecordId
 
 DEFAULT_ID = "id"
+_OTHER_ID = 'mend it, or name a field that identifies every record: id = "..." in the task'
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
@@ -71,7 +72,7 @@ class RecordReader:
         if self._id_field is None:
             return raw.line
         if self._id_field in raw.unreadable:
-            raise _Unusable(f"the id in '{self._id_field}' is {raw.unreadable[self._id_field]}")
+            raise _Unusable(f"the id in '{self._id_field}' holds {raw.unreadable[self._id_field]}; {_OTHER_ID}")
         if self._id_field not in data:
             raise _Unusable(_missing(f"id field '{self._id_field}'", self._id_field, data))
         return _checked_id(data[self._id_field], self._id_field)
@@ -99,7 +100,7 @@ def _checked_id(id_: Any, field: str) -> RecordId:
     if isinstance(id_, bool) or not isinstance(id_, str | int | float):
         raise _Unusable(f"the id in '{field}' is neither a string nor a number")
     if isinstance(id_, str) and not id_.strip():
-        raise _Unusable(f"the id in '{field}' is empty")
+        raise _Unusable(f"the id in '{field}' is empty; {_OTHER_ID}")
     if isinstance(id_, str) and any("\ud800" <= char <= "\udfff" for char in id_):
         raise _Unusable(f"the id in '{field}' holds half of a surrogate pair, which is no text")
     if isinstance(id_, float) and not math.isfinite(id_):  # JSON has no word for it: it would be put out as null

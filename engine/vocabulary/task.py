@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from engine.vocabulary.errors import ConfigError
+from engine.vocabulary.keywords import NamesKeywords
 from engine.vocabulary.values import Input
 
 
@@ -33,7 +34,7 @@ class FieldType(StrEnum):
 LABELLED = (FieldType.LABEL, FieldType.LABELS)
 
 
-class Field(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Field(msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One variable to be annotated.
 
     :ivar labels: the label set, for ``label`` and ``labels``: a list, or a table from label to its definition.
@@ -45,14 +46,14 @@ class Field(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     description: str = ""
 
 
-class Example(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Example(msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One solved example. `output` has the type of the task's answers."""
 
     input: Input
     output: Any
 
 
-class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Task(msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A task: instructions, and either one label set (`labels`) or several variables (`fields`).
 
     :ivar labels: the label set of a task with one variable; a list, or a table from label to its definition.

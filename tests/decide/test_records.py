@@ -169,7 +169,9 @@ def test_other_inputs_have_other_digests(one: Any, other: Any) -> None:
 @pytest.mark.parametrize("id_", ["", " ", "\t\n"])
 def test_an_empty_id_is_no_id(id_: str) -> None:
     """Nobody could look the record up again."""
-    assert "empty" in bad(make_reader(), {"id": id_, "text": "t"}).message
+    record = bad(make_reader(), {"id": id_, "text": "t"})
+    assert record.id is None
+    assert "the id in 'id' is empty; mend it, or name" in record.message
 
 
 def test_a_field_that_cannot_be_read_matters_only_if_it_is_used() -> None:
@@ -185,7 +187,8 @@ def test_a_field_that_cannot_be_read_matters_only_if_it_is_used() -> None:
     assert "input = " in everything.message
     by_picture = make_reader(id="picture", input=["text"]).read(record)
     assert isinstance(by_picture, BadRecord)
-    assert "the id in 'picture' is bytes" in by_picture.message
+    assert "the id in 'picture' holds bytes" in by_picture.message
+    assert 'id = "..." in the task' in by_picture.message
 
 
 def test_a_broken_record_keeps_the_id_that_can_be_trusted() -> None:

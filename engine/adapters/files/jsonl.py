@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, NoReturn
 
 import msgspec
 
 from engine.adapters.files.row import OutputRow
-from engine.adapters.files.text import BOM, reject_utf16, without_surrogates
+from engine.adapters.files.text import BOM, has_surrogate, reject_utf16, without_surrogates
 from engine.vocabulary.errors import ConfigError
 from engine.vocabulary.values import RawRecord
 
@@ -25,6 +26,9 @@ MAX_LINE_BYTES = 64 << 20
 MAX_DEPTH = 100
 
 _SKIP_BYTES = 1 << 20
+# More than any id has, fewer than an interpreter may refuse to read (sys.int_info.str_digits_check_threshold is 640),
+# and a float can hold it.
+_ID_DIGITS = 300
 _KEY_END = re.compile(rb'"[ \t\r]*:')
 _DECODER = msgspec.json.Decoder(dict[str, Any])
 _ENCODER = msgspec.json.Encoder()
@@ -97,7 +101,7 @@ def _record(raw: bytes, position: int, line: int) -> RawRecord:
     try:
         return RawRecord(position=position, line=line, data=_parse(raw))
     except _BadLine as error:
-        return RawRecord(position=position, line=line, error=str(error))
+        return RawRecord(position=position, line=line, data=_trusted(raw), error=str(error))
 
 
 def _parse(raw: bytes) -> dict[str, Any]:
@@ -205,7 +209,36 @@ def _constant(text: str) -> NoReturn:
     raise _BadLine(f"{text} is not JSON; use null")
 
 
+def _trusted(raw: bytes) -> dict[str, Any] | None:
+    """What can be trusted of a line that is an object and cannot be used all the same, so that the record keeps its id:
+    the texts and numbers at its top. None if there are none."""
+    try:
+        data = _LENIENT.decode(raw.decode(errors="surrogateescape").strip())
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(data, dict):
+        return None
+    return {key: value for key, value in data.items() if _is_plain(key) and _is_plain(value)} or None
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, str):
+        return not has_surrogate(value)
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The pairs whose key is there once: of two values nobody knows which was meant."""
+    count = Counter(key for key, _ in pairs)
+    return {key: value for key, value in pairs if count[key] == 1}
+
+
+def _short_int(text: str) -> int | None:
+    return int(text) if len(text) <= _ID_DIGITS else None
+
+
 _STRICT = json.JSONDecoder(object_pairs_hook=_object, parse_float=_float, parse_constant=_constant)
+_LENIENT = json.JSONDecoder(object_pairs_hook=_once, parse_int=_short_int, parse_constant=lambda _: None)
 _KINDS: dict[type, str] = {
     list: "an array",
     str: "a string",

@@ -45,9 +45,10 @@ def read_parquet(stream: BinaryIO, *, name: str) -> Iterator[RawRecord]:
     try:
         with pq.ParquetFile(stream, buffer_size=_READ_BUFFER_BYTES, pre_buffer=False) as file:
             columns = _columns(file.schema_arrow, name)
+            types = {field.name: str(field.type) for field in file.schema_arrow}
             for batch in file.iter_batches(_BATCH_ROWS, columns=columns, use_threads=False):
                 for row in _rows(batch):
-                    yield _record(row, position)
+                    yield _record(row, types, position)
                     position += 1
     except (pa.ArrowException, OSError) as error:
         reason = str(error).strip().partition("\n")[0]
@@ -131,14 +132,14 @@ def _in_microseconds(batch: Any) -> Any:
     return batch
 
 
-def _record(row: dict[str, Any], position: int) -> RawRecord:
+def _record(row: dict[str, Any], types: dict[str, str], position: int) -> RawRecord:
     data: dict[str, Any] = {}
     unreadable: dict[str, str] = {}
     for column, value in row.items():
         try:
             data[column] = _value(value)
         except _NoJson as error:
-            unreadable[column] = str(error)
+            unreadable[column] = f"{error} (the column's type is {types[column]})"
     return RawRecord(position=position, line=position + 1, data=data, unreadable=unreadable)
 
 

@@ -38,7 +38,7 @@ def read(raw: bytes, **options: Any) -> list[RawRecord]:
 def error_of(line: bytes) -> str:
     """The error of a bad line, which must not hurt the good one after it."""
     bad, good = read(line + b'\n{"id":2}\n')
-    assert (bad.data, bad.line, good.data, good.line, good.position) == (None, 1, {"id": 2}, 2, 1)
+    assert (bad.line, good.data, good.error, good.line, good.position) == (1, {"id": 2}, None, 2, 1)
     assert bad.error is not None
     return bad.error
 
@@ -82,8 +82,10 @@ def test_hostile_lines(lines: list[bytes]) -> None:
     assert [record.line for record in records] == present
     assert [record.position for record in records] == list(range(len(present)))
     for record in records:
-        assert (record.data is None) != (record.error is None)
+        assert record.data is not None or record.error is not None
         msgspec.json.encode(record.data)
+        if record.error is not None:  # beside an error there are plain values or nothing
+            assert all(isinstance(value, str | int | float) for value in (record.data or {"": 0}).values())
 
 
 @given(
@@ -123,6 +125,32 @@ def test_repeated_keys(pairs: list[tuple[str, Any]]) -> None:
 def test_errors_say_what_and_where(line: bytes, message: str) -> None:
     """The error of a bad line says in a few words what is wrong, with the column or byte where that is known."""
     assert error_of(line) == message
+
+
+@pytest.mark.parametrize(
+    ("line", "id_"),
+    [
+        (b'{"id":"a","x":1,"x":2}', "a"),
+        (b'{"x":NaN,"id":"a"}', "a"),
+        (b'{"x":[1e999],"id":7}', 7),
+        (b'{"id":7.5,"x":' + b"1" * 5000 + b"}", 7.5),
+        (b'{"id":"a","x":' + b"[" * 100 + b"]" * 100 + b"}", "a"),
+        (b'{"id":"a","x":"caf\xe9"}', "a"),
+        (b'{"id":"a","id":"b"}', None),  # nobody knows which
+        (b'{"id":"caf\xe9","x":1}', None),
+        (b'{"id":"\\ud800","x":NaN}', None),
+        (b'{"id":NaN}', None),
+        (b'{"id":' + b"1" * 5000 + b"}", None),
+        (b'{"id":["a"],"x":NaN}', None),
+        (b'{"id":"a","x":', None),
+        (b'["id","a"]', None),
+    ],
+)
+def test_a_line_that_cannot_be_used_keeps_its_id(line: bytes, id_: Any) -> None:
+    """An object with something unusable in it still says which record it was, unless that is what cannot be read."""
+    (record,) = read(line)
+    assert record.error is not None
+    assert (record.data or {}).get("id") == id_
 
 
 def test_depth_is_bounded_not_refused() -> None:

@@ -63,10 +63,11 @@ def test_values(value: Any, kind: Any, expected: Any) -> None:
 @pytest.mark.parametrize(
     ("value", "kind", "message"),
     [
-        (b"raw", None, "bytes"),
-        ([b"raw"], None, "bytes"),
-        (math.inf, None, "an infinite number"),
-        (10**17, pa.timestamp("ms"), "what cannot be read"),
+        (b"raw", None, "bytes, which JSON does not have (the column's type is binary)"),
+        ([b"raw"], pa.list_(pa.binary()), "bytes, which JSON does not have (the column's type is list<"),
+        ({"path": "a", "bytes": b"raw"}, None, "(the column's type is struct<"),
+        (math.inf, None, "an infinite number, which JSON does not have (the column's type is double)"),
+        (10**17, pa.timestamp("ms"), "(the column's type is timestamp[ms])"),
     ],
 )
 def test_values_without_a_json_form(value: Any, kind: Any, message: str) -> None:
@@ -74,6 +75,14 @@ def test_values_without_a_json_form(value: Any, kind: Any, message: str) -> None
     record = one(value, kind)
     assert (record.data, record.error) == ({}, None)
     assert message in record.unreadable["x"]
+
+
+def test_a_column_without_a_json_form_costs_no_other() -> None:
+    """Pictures beside texts: the texts and the ids are read as they are."""
+    table = pa.table({"id": [1, 2], "text": ["a", "b"], "picture": pa.array([b"x", None])})
+    first, second = read(make_parquet(table))
+    assert (first.data, list(first.unreadable)) == ({"id": 1, "text": "a"}, ["picture"])
+    assert (second.data, second.unreadable) == ({"id": 2, "text": "b", "picture": None}, {})
 
 
 def test_a_bad_row_costs_no_other() -> None:
