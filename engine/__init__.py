@@ -1,9 +1,10 @@
 """annotation-engine: labels large corpora with LLMs, several inputs in one call.
 
 The public API. Asking: `Engine`, `annotate_sync`, `ResultStream`. What is asked: `Task`, `Field`, `FieldType`,
-`Example`, `load_task`. Of whom and how: `Endpoint`, `Secret`, `RunConfig`, `Limits`, `Packing`, `Recovery`, `Prices`.
-What comes back: `Result`, `RecordError`, `Counters`. What goes wrong: `EngineError`, `ConfigError`, `InputError`,
-`StoreError`, `RunStopped`, `MissingExtra`.
+`Example`, `load_task`.
+Of whom and how: `Endpoint`, `Secret`, `RunConfig`, `Limits`, `Packing`, `Quality`, `Recovery`, `Prices`. What comes
+back: `Result`, `RecordError`, `Counters`. What goes wrong: `EngineError`, `ConfigError`, `InputError`, `StoreError`,
+`RunStopped`, `MissingExtra`.
 """
 
 from engine.adapters.task_file import load_task as load_task
@@ -15,6 +16,7 @@ from engine.vocabulary.config import Endpoint as Endpoint
 from engine.vocabulary.config import Limits as Limits
 from engine.vocabulary.config import Packing as Packing
 from engine.vocabulary.config import Prices as Prices
+from engine.vocabulary.config import Quality as Quality
 from engine.vocabulary.config import Recovery as Recovery
 from engine.vocabulary.config import RunConfig as RunConfig
 from engine.vocabulary.config import Secret as Secret

@@ -90,6 +90,7 @@ def rows(report: Report, places: Places) -> Iterator[Row]:
         yield Row("requests", _requests(report))
         yield Row("tokens", _tokens(report))
         yield from _speed(report)
+        yield from _labels(report)
     if report.cost is not None and report.requests.total:
         each = report.cost.per_1000_valid_usd
         price = [] if each is None else [f"{words.usd(each)} for 1,000 valid records"]
@@ -147,6 +148,22 @@ def _speed(report: Report) -> Iterator[Row]:
     said = [f"{name} {_halves(values)}" for name, values in latencies.items() if values.count]
     if said:
         yield Row("latency", said)
+
+
+def _labels(report: Report) -> Iterator[Row]:
+    """The size of batches, where the run chose it, and what it did to the labels."""
+    size, quality = report.batch_size, report.quality
+    if size.configured is None and size.settled is not None:
+        moved = [] if not size.moves else [size.moves[-1].reason]
+        yield Row("batch size", [f"{size.settled} at the end", *moved])
+    if quality is None:
+        return
+    bad = quality.verdict.kind in ("collapsing", "changes", "worse")
+    if quality.guarded:
+        share = [] if not quality.share_of_one else [f"the guard cost {quality.share_of_one:.1%} of one record a call"]
+        yield Row("labels", [quality.verdict.sentence, *share], bad=bad)
+    elif bad:
+        yield Row("labels", [quality.verdict.sentence], bad=True)
 
 
 def _halves(values: Percentiles) -> str:

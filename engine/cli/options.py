@@ -13,7 +13,7 @@ import click
 import msgspec
 
 from engine.adapters.providers.known import PROVIDERS, find_key
-from engine.vocabulary.config import Endpoint, Limits, Packing, Prices, Recovery, RunConfig
+from engine.vocabulary.config import Endpoint, Limits, Packing, Prices, Quality, Recovery, RunConfig
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # Headers of the engine's own: the user's spelling must not make a second one of them.
@@ -113,6 +113,12 @@ _OPTIONS: list[Callable[[Any], Any]] = [
                  help="Inputs in one request."),
     click.option("--max-batch-size", type=click.IntRange(min=1), metavar="N",
                  help="The most that auto may choose.  [default: 32]"),
+    click.option("--objective", type=click.Choice(["records-per-second", "cost"]), default="records-per-second",
+                 show_default=True, help="What auto serves."),
+    click.option("--max-disagreement", type=_Finite(0, 1), default=0.10, show_default=True, metavar="SHARE",
+                 help="Of labels that may change with their batch, beyond what changes when asked twice."),
+    click.option("--no-quality-guard", is_flag=True,
+                 help="Let auto look at the format only: labels may go wrong in perfect JSON."),
     click.option("--max-input-tokens", type=click.IntRange(min=1), default=16_000, show_default=True, metavar="N",
                  help="Of one request."),
     click.option("--max-output-tokens", type=click.IntRange(min=1), default=4_000, show_default=True, metavar="N",
@@ -208,6 +214,8 @@ def _config(options: dict[str, Any]) -> RunConfig:
             look_ahead=options["look_ahead"],
             deduplicate=not options["no_dedup"],
         ),
+        quality=Quality(guard=not options["no_quality_guard"], max_disagreement=options["max_disagreement"]),
+        objective=options["objective"],
         recovery=Recovery(lone_attempts=options["attempts"], max_failed=options["max_failed"]),
         prices=_prices(options),
         budget_usd=options["budget_usd"],

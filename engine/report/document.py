@@ -9,6 +9,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from engine.decide.batch_size import Move
+from engine.decide.quality_values import CurveRow, QualityVerdict
+
 REPORT_VERSION = 1
 
 
@@ -209,14 +212,36 @@ class SizeUse(msgspec.Struct, frozen=True, kw_only=True):
 class BatchSize(msgspec.Struct, frozen=True, kw_only=True):
     """Records in a request.
 
-    :ivar configured: as the run was told or chose at its start.
+    :ivar configured: as the run was told; None where it adapts.
     :ivar mean: over all requests, re-asks included.
+    :ivar settled: the size of new batches when the run ended.
+    :ivar moves: the newest changes of it, oldest first, `at_s` after the first send.
     """
 
     configured: int | None
     mean: float | None
     max: int | None
     by_size: list[SizeUse]
+    settled: int | None
+    moves: list[Move]
+
+
+class Quality(msgspec.Struct, frozen=True, kw_only=True):
+    """What batching did to the labels. See docs/design/quality.md.
+
+    :ivar guarded: the run asked on purpose to find out; else only what production showed is in here.
+    :ivar verdict: at the size at which the run ended.
+    :ivar curve: by size.
+    :ivar requests: that only compared; `tokens` are theirs, and in no other count of this report but the sums.
+    :ivar share_of_one: what they cost, as a share of what the records would have cost one a request.
+    """
+
+    guarded: bool
+    verdict: QualityVerdict
+    curve: list[CurveRow]
+    requests: int
+    tokens: int
+    share_of_one: float | None
 
 
 class Moment(msgspec.Struct, frozen=True, kw_only=True):
@@ -281,6 +306,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     queue_wait_s: QueueWait
     limits: LimitsUse
     batch_size: BatchSize
+    quality: Quality | None
     over_time: list[Moment]
     all_runs: AllRuns
     notices: list[str]

@@ -65,8 +65,9 @@ WHERE rank <= ? ORDER BY count DESC, kind, rank
 
 _CALLS = """
 SELECT count(*), min(sent_at), max(sent_at + latency_s), total(latency_s), total(size), max(size), total(accepted),
-    total(outcome = 'ok'), total(input_tokens > 0), total(input_tokens * (accepted = 0)),
-    total(cached_tokens * (accepted = 0)), total(output_tokens * (accepted = 0))
+    total(outcome = 'ok'), total(input_tokens > 0), total(input_tokens * (accepted = 0 AND purpose = 'ask')),
+    total(cached_tokens * (accepted = 0 AND purpose = 'ask')),
+    total(output_tokens * (accepted = 0 AND purpose = 'ask'))
 FROM calls WHERE run_id = ?
 """
 
@@ -175,7 +176,10 @@ class Ledger:
 
     def batch_sizes(self) -> list[SizeUse]:
         """What came of requests of each size."""
-        sql = "SELECT size, count(*), sum(size), sum(accepted) FROM calls WHERE run_id = ? GROUP BY size ORDER BY size"
+        sql = (
+            "SELECT size, count(*), sum(size), sum(accepted) FROM calls WHERE run_id = ? AND purpose = 'ask' "
+            "GROUP BY size ORDER BY size"
+        )
         return [
             SizeUse(size=size, requests=requests, asked=asked, accepted=accepted)
             for size, requests, asked, accepted in self._query(sql, (self._run_id,))

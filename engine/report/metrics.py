@@ -4,9 +4,27 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from engine.decide.batch_size import BatchSize
+from engine.decide.quality import QualityGuard
 from engine.vocabulary.values import Usage, Waits
+
+
+class Audited(Protocol):
+    """The guard of the labels at work, as far as a report looks at it.
+
+    :ivar requests: that only compared; `tokens_input` and `tokens_output` are theirs.
+    :ivar cost_at_one: what the records so far would have cost one a request; the same unit as `cost`, of audits.
+    """
+
+    guard: QualityGuard
+    asks: bool
+    requests: int
+    tokens_input: int
+    tokens_output: int
+    cost: float
+    cost_at_one: float
 
 
 @dataclass
@@ -23,6 +41,7 @@ class Counters:
         up): it may bill them. Our estimate, and in no other count; `unconfirmed_output` is the most they may put out.
     :ivar malformed: replies with status 200 that left an asked record unanswered.
     :ivar tokens_wasted: input and output tokens of attempts that gave no accepted answer.
+    :ivar auditor: the guard of the labels; None without one.
     :ivar batch_size: how large new batches are at present, and why; None before a run begins.
     :ivar tokens_estimated: input and output tokens, of the above, that are our own estimate.
     """
@@ -54,6 +73,7 @@ class Counters:
     wait_s: Counter[str] = field(default_factory=Counter)
     notices: list[str] = field(default_factory=list)
     batch_size: BatchSize | None = None
+    auditor: Audited | None = None
     first_sent_s: float | None = None
     last_result_s: float | None = None
 
@@ -62,13 +82,13 @@ class Counters:
         """Records that have ended, well or not."""
         return self.records_ok + self.records_failed
 
-    def add_usage(self, usage: Usage, *, accepted: int) -> None:
-        """Count the tokens of one attempt that gave `accepted` answers."""
+    def add_usage(self, usage: Usage, *, gave: bool) -> None:
+        """Count the tokens of one attempt; those of one that gave nothing are wasted."""
         both = usage.input_tokens + usage.output_tokens
         self.tokens_input += usage.input_tokens
         self.tokens_cached += usage.cached_tokens
         self.tokens_output += usage.output_tokens
-        self.tokens_wasted += 0 if accepted else both
+        self.tokens_wasted += 0 if gave else both
         self.tokens_estimated += both if usage.estimated else 0
 
     def add_unconfirmed(self, input_tokens: int, output_tokens: int) -> None:

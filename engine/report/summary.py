@@ -25,6 +25,7 @@ from engine.report.document import (
     Latencies,
     LimitsUse,
     LimitUse,
+    Quality,
     QueueWait,
     Report,
     Requests,
@@ -95,7 +96,8 @@ def make_report(
         latency_s=Latencies(request=ledger.request_latencies(), record=ledger.record_latencies()),
         queue_wait_s=waits,
         limits=_limits(counters, ledger, config, waits),
-        batch_size=_batch_size(ledger, config),
+        batch_size=_batch_size(counters, ledger, config),
+        quality=_quality(counters),
         over_time=ledger.over_time(span_s),
         all_runs=ledger.all_runs(prices),
         notices=[_clean(notice) for notice in (*counters.notices, *_unconfirmed(counters))],
@@ -280,13 +282,33 @@ def _bound_by(waits: QueueWait, span_s: float) -> str | None:
     return cause if span_s > 0 and getattr(waits, cause) >= _BOUND_SHARE * span_s else None
 
 
-def _batch_size(ledger: Ledger, config: RunConfig) -> BatchSize:
-    calls = ledger.calls
+def _batch_size(counters: Counters, ledger: Ledger, config: RunConfig) -> BatchSize:
+    calls, chosen = ledger.calls, counters.batch_size
+    began_s = counters.first_sent_s or 0.0
     return BatchSize(
         configured=config.packing.batch_size,
         mean=round(calls.asked / calls.count, 3) if calls.count else None,
         max=calls.largest,
         by_size=ledger.batch_sizes(),
+        settled=None if chosen is None else chosen.settled_size,
+        moves=[]
+        if chosen is None
+        else [msgspec.structs.replace(move, at_s=round(max(0.0, move.at_s - began_s), 3)) for move in chosen.history],
+    )
+
+
+def _quality(counters: Counters) -> Quality | None:
+    auditor, chosen = counters.auditor, counters.batch_size
+    if auditor is None or chosen is None or not counters.requests:
+        return None
+    share = auditor.cost / auditor.cost_at_one if auditor.asks and auditor.cost_at_one > 0 else None
+    return Quality(
+        guarded=auditor.asks,
+        verdict=auditor.guard.verdict(chosen.settled_size),
+        curve=auditor.guard.curve(),
+        requests=auditor.requests,
+        tokens=auditor.tokens_input + auditor.tokens_output,
+        share_of_one=None if share is None else round(share, 6),
     )
 
 

@@ -13,13 +13,14 @@ from engine.decide.batch_size import Work
 from engine.decide.brake import Stop
 from engine.decide.prompts import first_words
 from engine.decide.recovery import Verdict, judge_fault, judge_reply
+from engine.run.audit import MISSING
 from engine.run.dispatch import Sent
 from engine.run.intake import Intake
 from engine.run.journal import Journal
 from engine.run.outcome import Settled, copies, settle
 from engine.run.state import RunState
 from engine.vocabulary.errors import RunStopped
-from engine.vocabulary.values import Batch, Completion, Fault, FaultKind, Item, Result, Usage
+from engine.vocabulary.values import ASKS, Batch, Completion, Fault, FaultKind, Item, Result, Usage
 
 _UNKEYED_REPLIES = 2
 _ABOUT_CONTENT = frozenset({FaultKind.REJECTED, FaultKind.FILTERED, FaultKind.CONTEXT})
@@ -114,6 +115,8 @@ class Caller:
         self._store.note_ended(sent.number)
 
     async def _settle_call(self, sent: Sent, outcome: Completion | Fault, usage: Usage, spent: Spent) -> list[Settled]:
+        if sent.batch.purpose not in ASKS:
+            return await self._settle_audit(sent, outcome, usage, spent)
         state, now = self._state, anyio.current_time()
         verdict = self._judged(sent, outcome, now)
         state.counters.add_unconfirmed(spent.unconfirmed_input, spent.unconfirmed_output)
@@ -141,20 +144,51 @@ class Caller:
         if isinstance(outcome, Fault):
             verdict = judge_fault(batch, outcome, state.config.recovery, now=now, rng=state.rng)
             self._after_fault(sent, outcome, verdict, now)
+            if sent.batch.purpose == "anchor" and state.auditor is not None:
+                state.auditor.anchor_ended()
             return verdict
         reading = self._read(sent, outcome)
         ids = dict(zip(sent.ids, batch.items, strict=True))
         verdict = judge_reply(batch, ids, reading, outcome, state.config.recovery)
-        self._after_reply(sent, outcome, reading, verdict)
+        self._after_reply(sent, outcome, reading, len(verdict.accepted), verdict.cause)
+        if state.auditor is not None:
+            outputs, usage = _outputs(sent, reading), self._usage(sent, outcome)
+            state.auditor.observe_reply(sent.batch, outputs, usage, static_tokens=sent.static_tokens, now=now)
         return verdict
+
+    async def _settle_audit(self, sent: Sent, outcome: Completion | Fault, usage: Usage, spent: Spent) -> list[Settled]:
+        """A reply that is only compared. Nothing of it is an answer, and one that is lost is not asked for again."""
+        state, now = self._state, anyio.current_time()
+        auditor, cause = state.auditor, ""
+        if isinstance(outcome, Fault):
+            fault = judge_fault(sent.batch, outcome, state.config.recovery, now=now, rng=state.rng)
+            self._after_fault(sent, outcome, fault, now)
+            self._maybe_stop(fault, outcome, now)
+            cause = fault.cause
+            if auditor is not None:
+                auditor.give_up(sent.batch, usage)
+        else:
+            reading = self._read(sent, outcome)
+            outputs = _outputs(sent, reading)
+            cause = "" if len(reading.answers) == len(outputs) else "missing"
+            self._after_reply(sent, outcome, reading, len(reading.answers), cause)
+            if auditor is not None:
+                auditor.observe_audit(sent.batch, outputs, usage, now=now)
+        state.counters.add_unconfirmed(spent.unconfirmed_input, spent.unconfirmed_output)
+        state.pacer.settle(reserved=sent.reserved_tokens, used=_charged(sent, outcome, usage))
+        self._count(Verdict(cause=cause), usage, audit=True)
+        row = self._call_row(sent, outcome, Verdict(cause=cause), usage, spent, now)
+        await self._journal.write([msgspec.structs.replace(row, purpose="audit")], ())
+        self._store.note_ended(sent.number)
+        return []
 
     def _read(self, sent: Sent, completion: Completion) -> Reading:
         keyed = sent.asking.keyed
         asked = {id_: first_words(item.record.input) if keyed else "" for id_, item in sent.ids.items()}
         return read_answers(completion.text, asked, sent.asking.check, keyed=keyed)
 
-    def _after_reply(self, sent: Sent, completion: Completion, reading: Reading, verdict: Verdict) -> None:
-        state, accepted, size = self._state, len(verdict.accepted), len(sent.batch.items)
+    def _after_reply(self, sent: Sent, completion: Completion, reading: Reading, accepted: int, cause: str) -> None:
+        state, size = self._state, len(sent.batch.items)
         state.counters.malformed += accepted < size
         state.counters.foreign_ids += reading.foreign
         if completion.usage is not None and sent.asking is state.asking:
@@ -165,7 +199,7 @@ class Caller:
                 cut=completion.finish_reason == "length",
             )
         state.brake.observe_reply(
-            size=size, accepted=accepted, cause=verdict.cause, excerpt=completion.refusal or completion.text
+            size=size, accepted=accepted, cause=cause, excerpt=completion.refusal or completion.text
         )
         if sent.asking.keyed and reading.found and reading.unkeyed == reading.found:
             self._note_unkeyed()
@@ -194,14 +228,14 @@ class Caller:
             return Usage(input_tokens=0, output_tokens=0)
         return Usage(input_tokens=sent.expected_input, output_tokens=max(1, len(outcome.text) // 4), estimated=True)
 
-    def _count(self, verdict: Verdict, usage: Usage) -> None:
+    def _count(self, verdict: Verdict, usage: Usage, *, audit: bool = False) -> None:
         counters = self._state.counters
         counters.requests += 1
         counters.retried += verdict.retry
         counters.splits += verdict.split
         if verdict.cause:
             counters.causes[verdict.cause] += 1
-        counters.add_usage(usage, accepted=len(verdict.accepted))
+        counters.add_usage(usage, gave=audit or bool(verdict.accepted))
         self._state.brake.observe_failed(len(verdict.failed))
 
     def _observe_size(
@@ -312,4 +346,9 @@ def _charged(sent: Sent, outcome: Completion | Fault, usage: Usage) -> int:
 
 def _descended(child: Batch, parent: Batch, verdict: Verdict) -> Batch:
     """A child, charged to the size that its records were first aimed at."""
-    return msgspec.structs.replace(child, origin=parent.origin, first=parent.first and verdict.retry)
+    return msgspec.structs.replace(child, origin=parent.origin, first=parent.first and verdict.retry, purpose="ask")
+
+
+def _outputs(sent: Sent, reading: Reading) -> list[object]:
+    """The accepted answers in the order in which the records were sent."""
+    return [reading.answers.get(id_, MISSING) for id_ in sent.ids]

@@ -17,7 +17,6 @@ from engine.adapters.providers.known import find_key
 from engine.adapters.providers.openai_chat import EndpointKnowledge, OpenAIChat
 from engine.adapters.store import RunStore, open_store, temporary_store
 from engine.adapters.tokens import TiktokenCounter
-from engine.decide.batch_size import DEFAULT_BATCH_SIZE
 from engine.decide.estimates import ENTRY_TOKENS
 from engine.decide.outputs import check_examples, output_check
 from engine.decide.prompts import Prompt, input_text, make_prompt
@@ -259,7 +258,6 @@ async def open_workbench(
             config, model_name = fitted(config, slots=local.slots, context_tokens=local.context_tokens), local.name
         else:
             endpoint, model_name = with_environment_key(endpoint), endpoint.model
-        config = _with_batch_size(config)
         opened = await run_sync(lambda: temporary_store() if store is None else open_store(store))
         stack.callback(opened.close)
         if transport is None:
@@ -290,10 +288,3 @@ def fitted(config: RunConfig, *, slots: int, context_tokens: int = CONTEXT_TOKEN
     )
     limits = msgspec.structs.replace(config.limits, max_concurrency=min(config.limits.max_concurrency, slots))
     return msgspec.structs.replace(config, packing=packing, limits=limits)
-
-
-def _with_batch_size(config: RunConfig) -> RunConfig:
-    if config.packing.batch_size is not None:
-        return config
-    size = min(DEFAULT_BATCH_SIZE, config.packing.max_batch_size)  # one that is given stands as it is
-    return msgspec.structs.replace(config, packing=msgspec.structs.replace(config.packing, batch_size=size))

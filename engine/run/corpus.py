@@ -172,7 +172,8 @@ def _listed(name: str, problems: list[str]) -> str:
     more = f"\n  and {len(problems) - _SHOWN_PROBLEMS:,} more" if len(problems) > _SHOWN_PROBLEMS else ""
     return (
         f"{name} has {len(problems):,} bad {'record' if len(problems) == 1 else 'records'}; nothing was sent.\n"
-        f"  {shown}{more}\nMend the file, or go on without them: --on-bad-record fail-record"
+        f"  {shown}{more}\nMend the file, or go on without them: "
+        'on_bad_record="fail-record" (--on-bad-record fail-record)'
     )
 
 

@@ -25,11 +25,13 @@ _FULL_SHARE = 0.8
 class Sent(msgspec.Struct, frozen=True, kw_only=True):
     """A request on its way: what it asked, how, and what was reserved for it.
 
+    :ivar static_tokens: of `expected_input`, those that every request repeats.
     :ivar counted_input: input tokens by our own count, before the learned ratio; `expected_input` after it.
     """
 
     number: int
     batch: Batch
+    static_tokens: int
     asking: Asking
     ids: dict[str, Item]
     user: str
@@ -85,7 +87,12 @@ class Dispatcher:
         state = self._state
         if state.pause_until_s > now:
             return Wait(until_s=state.pause_until_s)
-        lone = state.brake.wants_lone and not self._lone_probe_out
+        audit = self._audit(now)
+        if audit is not None:
+            return audit
+        auditor = state.auditor
+        anchor = auditor is not None and auditor.wants_anchor
+        lone = (state.brake.wants_lone and not self._lone_probe_out) or anchor
         step = state.queue.take(
             now,
             choose=self._choose,
@@ -100,7 +107,19 @@ class Dispatcher:
         if not isinstance(step, Batch):
             return step
         self._lone_probe_out |= len(step.items) == 1
-        return step if step.origin else self._aimed(step)
+        if step.origin:
+            return step
+        if anchor and auditor is not None:
+            auditor.anchor_sent()
+            return msgspec.structs.replace(step, origin=1, purpose="anchor")
+        return self._aimed(step)
+
+    def _audit(self, now: float) -> Batch | None:
+        """A request for the guard of the labels, while there is other work that it can learn for."""
+        state = self._state
+        if state.auditor is None or not state.brake.is_open or not state.queue.fresh:
+            return None
+        return state.auditor.next_batch(now)
 
     def _aimed(self, batch: Batch) -> Batch:
         """A new batch, with the size that it stands for: its own, where token budgets kept it much smaller."""
@@ -127,13 +146,14 @@ class Dispatcher:
     def _items(self, waiting: int) -> int:
         """Records that the next batch may hold. The last ones of a run are spread, so that no slot stays idle.
 
-        Not where the user fixed the size, or wants it cheap, or where a request more costs time as well.
+        So are records that somebody waits for: several calls at once beat one call with all of them. Not where the user
+        fixed the size, or wants it cheap, or where a request more costs time as well.
         """
         state, config = self._state, self._state.config
         size = state.batch_size.size()
         free = state.window - state.counters.in_flight
         spreads = config.packing.batch_size is None and config.objective == "records-per-second" and not state.is_paced
-        if state.input_ended and spreads and waiting < size * free:
+        if (state.input_ended or state.live) and spreads and waiting < size * free:
             return max(1, math.ceil(waiting / free))
         return size
 
@@ -205,6 +225,7 @@ class Dispatcher:
         return Sent(
             number=number,
             batch=batch,
+            static_tokens=estimates.static_tokens,
             asking=state.asking,
             ids=ids,
             user=user_message((id_, item.record.input) for id_, item in ids.items()),

@@ -44,7 +44,14 @@ class Pipeline:
         self.counters = counters or Counters()
         self._config = config
         self._source_name = source_name
-        self._state = RunState(plan, config, counters=self.counters, budget=budget, worked_before=worked_before)
+        self._state = RunState(
+            plan,
+            config,
+            counters=self.counters,
+            budget=budget,
+            worked_before=worked_before,
+            live=inputs is Inputs.IGNORE,
+        )
         self._journal = Journal(store, run_id=run_id, settings_id=settings_id, run_sync=run_sync)
         self._intake = Intake(
             store, self._journal, self.counters, run_id=run_id, settings_id=settings_id,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sized
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any
@@ -252,7 +252,7 @@ class Engine:
         :return: an async iterator over results, in order of completion.
         """
         tasks, bench = self._opened()
-        feed = _Feed(Counters())
+        feed = _Feed(Counters(records_total=len(records) if isinstance(records, Sized) else None))
         self._feeds.add(feed)
         tasks.start_soon(self._run_stream, bench, feed, task, records)
         return ResultStream(feed)

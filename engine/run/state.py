@@ -11,7 +11,10 @@ from engine.adapters.limits import Pacer
 from engine.decide.batch_size import Allowed, BatchSize, make_batch_size
 from engine.decide.brake import PROBES, Brake
 from engine.decide.estimates import TokenEstimates
+from engine.decide.quality import QualityGuard
+from engine.decide.quality_evidence import can_be_judged
 from engine.report.metrics import Counters
+from engine.run.audit import Auditor
 from engine.run.budget import Budget
 from engine.run.plan import Plan
 from engine.run.queue import WorkQueue
@@ -28,17 +31,19 @@ class RunState:
     :ivar held: records taken in and not yet given out.
     :ivar calls: calls whose results have not all been given out.
     :ivar followers: digest -> records with an identical input, waiting for the one that was asked.
+    :ivar live: records are of callers who wait for them, one by one.
     :ivar pause_until_s: nobody sends before it (loop time).
     """
 
     def __init__(
-        self, plan: Plan, config: RunConfig, *, counters: Counters, budget: Budget, worked_before: bool
+        self, plan: Plan, config: RunConfig, *, counters: Counters, budget: Budget, worked_before: bool, live: bool
     ) -> None:
         self.plan = plan
         self.asking = plan.asking
         self.config = config
         self.counters = counters
         self.budget = budget
+        self.live = live
         self.rng = random.Random(config.seed)
         self.queue = WorkQueue(max_wait_s=config.packing.max_wait_s)
         self.pacer = Pacer(config.limits)
@@ -48,7 +53,9 @@ class RunState:
         )
         most_records = config.packing.batch_size or config.packing.max_batch_size
         self.brake = Brake(config.recovery, needs_batch=most_records > 1, worked_before=worked_before)
+        self.auditor = self._make_auditor()
         self.counters.batch_size = self.batch_size
+        self.counters.auditor = self.auditor
         self.changed = Signal()
         self.followers: dict[bytes, list[Item]] = {}
         self.held = self.calls = 0
@@ -64,6 +71,27 @@ class RunState:
         return (
             f"RunState(held={self.held}, calls={self.calls}, in_flight={self.counters.in_flight}, {self.queue!r}, "
             f"{self.brake!r}, {self.pacer!r}, {self.budget!r}, {self.estimates!r})"
+        )
+
+    def _make_auditor(self) -> Auditor | None:
+        """The guard of the labels. Where the user fixed the size it only looks at what production brings."""
+        config = self.config
+        if not config.quality.guard:
+            return None
+        guard = QualityGuard(
+            max_disagreement=config.quality.max_disagreement,
+            judges=can_be_judged(self.plan.task),
+            start=self.batch_size.settled_size,
+        )
+        return Auditor(
+            guard,
+            self.batch_size,
+            task=self.plan.task,
+            most=config.packing.max_batch_size,
+            rng=random.Random(config.seed + 1),
+            price=self.budget.price,
+            asks=config.packing.batch_size is None and not self.live,
+            records_total=lambda: self.counters.records_total,
         )
 
     @property

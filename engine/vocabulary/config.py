@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from engine.vocabulary.errors import ConfigError
+from engine.vocabulary.keywords import NamesKeywords
 
 AnswerForm = Literal["compact", "keyed"]
 Objective = Literal["records-per-second", "cost"]
@@ -31,7 +32,7 @@ class Secret:
         return "Secret(***)"
 
 
-class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+class Endpoint(msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=True):
     """An OpenAI-compatible endpoint.
 
     :ivar base_url: up to and without ``/chat/completions``; a bare host gets ``/v1``.
@@ -53,7 +54,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float = 120.0
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
+class Limits(msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=True):
     """What the endpoint allows. None means not known: nothing is paced, and a 429 pauses everybody.
 
     :ivar max_concurrency: requests in flight at once.
@@ -64,7 +65,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_concurrency: int = 16
 
 
-class Packing(msgspec.Struct, frozen=True, kw_only=True):
+class Packing(msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=True):
     """How records are put together into requests.
 
     :ivar batch_size: records in a request; None leaves it to the controller.
@@ -85,7 +86,7 @@ class Packing(msgspec.Struct, frozen=True, kw_only=True):
     deduplicate: bool = True
 
 
-class Recovery(msgspec.Struct, frozen=True, kw_only=True):
+class Recovery(msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=True):
     """How long to try.
 
     :ivar lone_attempts: asks of a record by itself before it is failed.
@@ -100,7 +101,7 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
     backoff_cap_s: float = 30.0
 
 
-class Prices(msgspec.Struct, frozen=True, kw_only=True):
+class Prices(msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=True):
     """US dollars per million tokens. `cached_input` is the price of input read from the provider's prefix cache."""
 
     input: float
@@ -108,7 +109,18 @@ class Prices(msgspec.Struct, frozen=True, kw_only=True):
     cached_input: float | None = None
 
 
-class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
+class Quality(msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=True):
+    """How the labels are guarded while the batch size adapts.
+
+    :ivar guard: compare answers of batches with lone ones, and use no size that is not shown to leave them alone.
+    :ivar max_disagreement: share of answers that may differ from lone ones, beyond what differs when asked twice.
+    """
+
+    guard: bool = True
+    max_disagreement: float = 0.10
+
+
+class RunConfig(msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=True):
     """Everything about how a run is done, apart from what is asked and of whom.
 
     :ivar seed: of the shuffled look-ahead and the jitter. Ids in requests never depend on it.
@@ -120,6 +132,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
     packing: Packing = Packing()
     recovery: Recovery = Recovery()
+    quality: Quality = Quality()
     objective: Objective = "records-per-second"
     prices: Prices | None = None
     budget_usd: float | None = None
@@ -153,6 +166,8 @@ def _problems(config: RunConfig) -> Iterator[str]:
     for name, value in at_least_one.items():
         if value is not None and not (value >= 1 and math.isfinite(value)):
             yield f"{name} must be at least 1, not {value}"
+    if not 0 <= config.quality.max_disagreement <= 1:
+        yield f"max disagreement is a share from 0 to 1, not {config.quality.max_disagreement}"
     if not 0 <= recovery.max_failed <= 1:
         yield f"max failed is a share from 0 to 1, not {recovery.max_failed}"
     at_least_zero = {

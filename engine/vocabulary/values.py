@@ -7,7 +7,7 @@ whatever comes from outside is checked where it enters.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -96,6 +96,12 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         return self.error is None
 
 
+Purpose = Literal["ask", "anchor", "anchored", "reordered", "audit-lone", "repeat"]
+"""Why a request is sent: ``ask`` for answers, ``anchor`` for one that is also compared with; the rest only compare."""
+
+ASKS: frozenset[str] = frozenset({"ask", "anchor"})
+
+
 class Item(msgspec.Struct, kw_only=True):
     """A record on its way: the record and what has been tried for it. Owned by one batch at a time.
 
@@ -117,6 +123,8 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
 
     :ivar origin: records that were aimed at when these were first sent: re-asks and halves are charged to that size.
     :ivar first: no reply has come to these records yet.
+    :ivar purpose: what its answers are for.
+    :ivar audit: the number of the audit that it belongs to; 0 for production.
     :ivar output_scale: factor on the expected output tokens; doubled when a lone reply was cut off.
     :ivar not_before_s: loop time before which it must not be sent (back-off); 0 for at once.
     """
@@ -124,6 +132,8 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     items: tuple[Item, ...]
     origin: int = 0
     first: bool = True
+    purpose: Purpose = "ask"
+    audit: int = 0
     transport_attempts: int = 0
     rate_limited: int = 0
     output_scale: float = 1.0
