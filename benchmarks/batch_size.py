@@ -2,6 +2,8 @@
 
 python -m benchmarks.batch_size [--profiles holds,cliff-at-3] [--records 20000] [--seeds 3] [--concurrency 16]
 
+With --guarded-only --seeds 20: where the guarded run ends on many seeds, and what it says.
+
 Virtual time, in process: the figures are of a simulated endpoint, and our CPU is not in them. Each profile is run with
 fixed sizes (one seed) and adaptive ones (each seed); ratios are to the best fixed size of the same profile.
 """
@@ -9,6 +11,7 @@ fixed sizes (one seed) and adaptive ones (each seed); ratios are to the best fix
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -138,6 +141,21 @@ def compare(profile: str, options: argparse.Namespace) -> list[Arm]:
     return fixed + adaptive
 
 
+def guarded(profile: str, options: argparse.Namespace) -> list[Arm]:
+    """Many seeds of the guarded arm alone: where it ends, and what it says."""
+    arms = []
+    for seed in range(options.seeds):
+        same: dict[str, Any] = {"records": options.records, "concurrency": options.concurrency, "seed": seed}
+        arms.append(run(profile, batch_size=None, guard=True, **same))
+    ends = sorted(Counter((arm.ends_at, arm.verdict) for arm in arms).items())
+    accuracy, cost, requests = (
+        spread([getattr(arm, name) for arm in arms]) for name in ("accuracy", "guard_cost_share", "guard_request_share")
+    )
+    print(f"== {profile} (simulated), guarded, {len(arms)} seeds: (ends at, verdict): runs {ends}")
+    print(f"   accuracy {accuracy}, cost against B=1 {cost}, requests {requests}", flush=True)
+    return arms
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -145,10 +163,15 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=20_000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--concurrency", type=int, default=16)
+    parser.add_argument("--guarded-only", action="store_true")
     options = parser.parse_args()
     print(vars(options), versions())
-    arms = [arm for profile in options.profiles.split(",") for arm in compare(profile, options)]
-    write_json("batch_size", {"simulated": True, "settings": vars(options), "arms": [asdict(arm) for arm in arms]})
+    each = guarded if options.guarded_only else compare
+    arms = [arm for profile in options.profiles.split(",") for arm in each(profile, options)]
+    write_json(
+        "guard" if options.guarded_only else "batch_size",
+        {"simulated": True, "settings": vars(options), "arms": [asdict(arm) for arm in arms]},
+    )
 
 
 if __name__ == "__main__":
