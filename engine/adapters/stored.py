@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 
 import msgspec
 
-from engine.adapters.store import ANSWER_COLUMNS, AnswerRow, CallRow, InputRow, RunStore, read_answer
+from engine.adapters.store import ANSWER_COLUMNS, AnswerRow, CallRow, InputRow, RunStore, SentRow, read_answer
+from engine.adapters.store.in_flight import left_over
 from engine.vocabulary.errors import ConfigError, StoreError
 from engine.vocabulary.task import Task
 
@@ -20,7 +22,7 @@ _MAGIC = b"SQLite format 3\0"
 class StoredRun(msgspec.Struct, frozen=True, kw_only=True):
     """One run, with the task and the model that it was done with.
 
-    :ivar status: how it ended; None while it goes on.
+    :ivar status: how it ended, ``killed`` where its process ended first; None while it goes on.
     :ivar note: what was written down about how it was started: ``task``, ``input`` and ``options`` of a command line.
     """
 
@@ -45,15 +47,24 @@ class AnswerCount(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OutcomeCount(msgspec.Struct, frozen=True, kw_only=True):
-    """Requests that ended alike, with their tokens; `barren` of them brought no accepted answer."""
+    """Requests that ended alike, with their tokens; `barren` of them brought no accepted answer.
+
+    :ivar outcome: ``in-flight`` while they are.
+    :ivar audits: of `requests`, those that only compared labels; no answer is expected of them, and nothing wasted.
+    :ivar unconfirmed_input_tokens: in no other count: of requests without a reply, which may be billed all the same.
+    :ivar unconfirmed_output_tokens: the most that such requests may have put out.
+    """
 
     outcome: str
     requests: int
-    barren: int
-    input_tokens: int
-    cached_tokens: int
-    output_tokens: int
-    wasted_tokens: int
+    barren: int = 0
+    audits: int = 0
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    wasted_tokens: int = 0
+    unconfirmed_input_tokens: int = 0
+    unconfirmed_output_tokens: int = 0
 
 
 class InputCount(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +93,8 @@ def store_path(given: str) -> Path:
 
     :raises ConfigError: neither is there.
     """
+    if not given:
+        raise ConfigError("no run store is named; give one, or the output file that it lies beside")
     path, beside = Path(given), Path(f"{given}{STORE_SUFFIX}")
     if _is_database(path):
         return path
@@ -89,6 +102,8 @@ def store_path(given: str) -> Path:
         return beside
     if not path.exists():
         raise ConfigError(f"there is neither a run store nor an output file {given}")
+    if path.is_dir():
+        raise ConfigError(f"{given} is a folder; give a run store in it, or the output file that it lies beside")
     raise ConfigError(
         f"{given} is not a run store, and there is none beside it ({beside.name}); give the file named by --store"
     )
@@ -108,9 +123,33 @@ _RUN = (
 )
 
 
-def runs(store: RunStore, *, newest: int) -> list[StoredRun]:
-    """The newest runs, the newest first."""
-    return [_run(row) for row in store.query(f"{_RUN} ORDER BY r.id DESC LIMIT ?", (newest,))]
+def runs(store: RunStore, *, newest: int | None = None) -> list[StoredRun]:
+    """So many of the newest runs, or all, the newest first."""
+
+    def read() -> list[StoredRun]:
+        return [_run(row) for row in store.query(f"{_RUN} ORDER BY r.id DESC LIMIT ?", (limit,))]
+
+    limit = -1 if newest is None else newest
+    found = read()
+    if store.path is None or all(run.status is not None for run in found) or is_held(store.path):
+        return found
+    # Read once more: a run may have ended, and let the store go, since the first look.
+    return [msgspec.structs.replace(run, status=run.status or "killed") for run in read()]
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process writes to the store. Its lock is tried, shared and for an instant; readers never keep it."""
+    try:
+        lock = os.open(f"{path.resolve()}.lock", os.O_RDONLY)
+    except OSError as error:
+        return not isinstance(error, FileNotFoundError)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(lock)
+    return False
 
 
 def noted_inputs(store: RunStore) -> list[str]:
@@ -155,24 +194,52 @@ def answer_counts(store: RunStore, settings_id: int) -> list[AnswerCount]:
 
 
 def outcome_counts(store: RunStore) -> list[OutcomeCount]:
-    """How many requests ended how, over all runs, the commonest first."""
+    """How many requests ended how, over all runs, the commonest first.
+
+    Those that are noted as sent and not yet stored are counted too: nobody may have opened the store since a kill.
+    """
+    barren = "accepted = 0 AND purpose <> 'audit'"
     rows = store.query(
-        "SELECT outcome, count(*), sum(accepted = 0), sum(input_tokens), sum(cached_tokens), sum(output_tokens), "
-        "sum(CASE WHEN accepted = 0 THEN input_tokens + output_tokens ELSE 0 END) "
-        "FROM calls GROUP BY outcome ORDER BY count(*) DESC"
+        f"SELECT outcome, count(*), sum({barren}), sum(purpose = 'audit'), sum(input_tokens), sum(cached_tokens), "
+        f"sum(output_tokens), sum(CASE WHEN {barren} THEN input_tokens + output_tokens ELSE 0 END), "
+        "sum(unconfirmed_input), sum(unconfirmed_output) FROM calls GROUP BY outcome"
     )
-    return [
-        OutcomeCount(
-            outcome=outcome,
-            requests=requests,
-            barren=barren,
-            input_tokens=input_tokens,
-            cached_tokens=cached_tokens,
-            output_tokens=output_tokens,
-            wasted_tokens=wasted_tokens,
-        )
-        for outcome, requests, barren, input_tokens, cached_tokens, output_tokens, wasted_tokens in rows
-    ]
+    names = OutcomeCount.__struct_fields__
+    found = {row[0]: OutcomeCount(**dict(zip(names, row, strict=True))) for row in rows}
+    if (unstored := _unstored(store)) is not None:
+        known = found.get(unstored.outcome)
+        found[unstored.outcome] = unstored if known is None else _merged(known, unstored)
+    return sorted(found.values(), key=lambda one: -one.requests)
+
+
+def _unstored(store: RunStore) -> OutcomeCount | None:
+    """Requests that are noted as sent and not stored: in flight, or lost with their process."""
+    sent = _unstored_rows(store)
+    if not sent or store.path is None:
+        return None
+    return OutcomeCount(
+        outcome="in-flight" if is_held(store.path) else "killed",
+        requests=len(sent),
+        barren=len(sent),
+        unconfirmed_input_tokens=sum(row.input_tokens for row in sent),
+        unconfirmed_output_tokens=sum(row.output_tokens for row in sent),
+    )
+
+
+def _unstored_rows(store: RunStore) -> list[SentRow]:
+    noted = [] if store.path is None else list(left_over(Path(f"{store.path}.in-flight")))
+    if not noted:
+        return []
+    numbers = msgspec.json.encode([row.call_id for row in noted]).decode()
+    rows = store.query("SELECT id FROM calls WHERE id IN (SELECT value FROM json_each(?))", (numbers,))
+    stored = {number for (number,) in rows}
+    here = {run_id for (run_id,) in store.query("SELECT id FROM runs")}  # the store may be a new one of an old name
+    return [row for row in noted if row.call_id not in stored and row.run_id in here]
+
+
+def _merged(one: OutcomeCount, other: OutcomeCount) -> OutcomeCount:
+    sums = {name: getattr(one, name) + getattr(other, name) for name in OutcomeCount.__struct_fields__[1:]}
+    return OutcomeCount(outcome=one.outcome, **sums)
 
 
 def input_count(store: RunStore, run: StoredRun) -> InputCount:
@@ -338,15 +405,29 @@ def mark_again(store: RunStore, settings_id: int, wanted: AnswerFilter, *, run_i
     return dict(rows)
 
 
-def answered_beyond(store: RunStore, limit: int) -> int:
-    """Records of the newest input, after its first `limit`, that have ended: a shorter output would not hold them."""
+def answered_beyond(store: RunStore, limit: int) -> bool:
+    """Whether records of the newest input, after its first `limit`, have ended: a shorter output would lack them."""
     newest = newest_input(store)
     if newest is None:
+        return False
+    rows = store.query(
+        "SELECT 1 FROM inputs i JOIN answers a ON a.settings_id = ? AND a.key = i.key AND a.digest = i.digest "
+        "WHERE i.run_id = ? AND i.position >= ? LIMIT 1",
+        (newest.settings_id, newest.id, limit),
+    )
+    return bool(rows)
+
+
+def left_behind(store: RunStore, run_id: int) -> int:
+    """Records of the input before this run's that have ended, and whose ids its own, noted already, does not hold."""
+    rows = store.query("SELECT max(run_id) FROM inputs WHERE run_id < ?", (run_id,))
+    if rows[0][0] is None:
         return 0
     rows = store.query(
-        "SELECT count(*) FROM inputs i JOIN answers a ON a.settings_id = ? AND a.key = i.key AND a.digest = i.digest "
-        "WHERE i.run_id = ? AND i.position >= ?",
-        (newest.settings_id, newest.id, limit),
+        "SELECT count(*) FROM inputs i JOIN runs r ON r.id = i.run_id "
+        "JOIN answers a ON a.settings_id = r.settings_id AND a.key = i.key AND a.digest = i.digest "
+        "WHERE i.run_id = ? AND NOT EXISTS (SELECT 1 FROM inputs n WHERE n.run_id = ? AND n.key = i.key)",
+        (rows[0][0], run_id),
     )
     return int(rows[0][0])
 

@@ -21,12 +21,16 @@ class Places(msgspec.Struct, frozen=True, kw_only=True):
 
     :ivar output: ``-`` is standard output; None if there is none.
     :ivar store: None when answers were kept for this process only.
-    :ivar report: the page, if one was written.
+    :ivar report: the page, if there is one.
+    :ivar is_earlier_report: an earlier run's, because this one sent nothing.
+    :ivar ask_again: the command that asks for failed records again; None for the same one with --retry-failed.
     """
 
     output: str | None = None
     store: str | None = None
     report: str | None = None
+    is_earlier_report: bool = False
+    ask_again: str | None = None
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -183,7 +187,8 @@ def _where(places: Places) -> Iterator[Row]:
     if places.store is not None:
         yield Row("store", [places.store])
     if places.report is not None:
-        yield Row("report", [places.report])
+        earlier = ["of an earlier run, as this one sent nothing"] if places.is_earlier_report else []
+        yield Row("report", [places.report, *earlier])
 
 
 def warnings(report: Report) -> Iterator[str]:
@@ -216,6 +221,6 @@ def _failed_again(report: Report, places: Places) -> Iterator[str]:
     """What asking again can mend, and what it cannot."""
     bad = sum(failure.count for failure in report.failures if failure.kind == "bad-record")
     if report.records.failed > bad and places.store is not None:
-        yield "Ask again for what failed: the same command with --retry-failed"
+        yield f"Ask again for what failed: {places.ask_again or 'the same command with --retry-failed'}"
     if bad:
         yield f"{words.plural(bad, 'record')} could not be read: mend the input, and the same command asks for them"

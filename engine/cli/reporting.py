@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import anyio
 import click
+import msgspec
 
 from engine.report.document import Report
 from engine.report.summary import HTML_NAME, make_report, write_report
@@ -21,6 +22,19 @@ EMBEDDED = "the embedded model"
 T = TypeVar("T")
 
 
+class Ended(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run left to be read.
+
+    :ivar report: None if none could be made.
+    :ivar page: None if none was asked for, or could be written.
+    :ivar is_earlier_page: an earlier run's, because this one sent nothing.
+    """
+
+    report: Report | None = None
+    page: Path | None = None
+    is_earlier_page: bool = False
+
+
 async def end_report(
     bench: Workbench,
     corpus: CorpusRun,
@@ -30,9 +44,10 @@ async def end_report(
     folder: str | None,
     stopped: RunStopped | None,
     wall_s: float,
-) -> tuple[Report | None, Path | None]:
+) -> Ended:
     """The report of a run that has ended, and its page if one was asked for and could be written.
 
+    A run that sent nothing leaves the page of the run that did the work as it is.
     A report that cannot be made or written costs a message: the labels are there, and it is they that were paid for.
 
     :param base_url: None for the embedded model.
@@ -40,7 +55,7 @@ async def end_report(
     """
     run = corpus.run
     if run is None or not bench.store.query("SELECT 1 FROM runs WHERE id = ?", (run.run_id,)):
-        return None, None  # taken back before anything was sent: there is nothing to report on
+        return Ended()  # taken back before anything was sent: there is nothing to report on
     ended_at = time.time()
 
     def make(run: Run = run) -> Report:
@@ -63,11 +78,11 @@ async def end_report(
 
     report = await _attempt(bench, make)
     if report is None or folder is None:
-        return report, None
+        return Ended(report=report)
     earlier = Path(folder) / HTML_NAME
     if not report.requests.total and earlier.exists():
-        return report, earlier  # nothing was sent: the report of the run that did the work says more
-    return report, await _attempt(bench, lambda: write_report(folder, report))
+        return Ended(report=report, page=earlier, is_earlier_page=True)
+    return Ended(report=report, page=await _attempt(bench, lambda: write_report(folder, report)))
 
 
 async def _attempt(bench: Workbench, function: Callable[[], T]) -> T | None:

@@ -12,7 +12,17 @@ import msgspec
 from click.core import ParameterSource
 
 from engine.adapters.store import RunStore, open_store, read_store
-from engine.adapters.stored import AnswerFilter, StoredRun, answered_keys, has_answers, mark_again, runs, store_path
+from engine.adapters.stored import (
+    STORE_SUFFIX,
+    AnswerFilter,
+    StoredRun,
+    answered_keys,
+    has_answers,
+    left_behind,
+    mark_again,
+    runs,
+    store_path,
+)
 from engine.cli.console import pasteable
 from engine.cli.exits import ALL_ANNOTATED, STOPPED
 from engine.cli.options import run_options
@@ -48,24 +58,35 @@ def retry_command(
     """Ask again for failed records, or for those that the filters name, in the order of the input.
 
     STORE_OR_OUTPUT is a run store, or the output file that it lies beside. Task, input and options are those of the
-    run, except where other ones are given here (--batch-size 1). Earlier answers stay until there are new ones.
+    run, except where other ones are given here (--batch-size 1). Earlier answers stay until there are new ones. The
+    run's report is kept: it becomes report-1 beside that of the retry.
     """
+    if "bad-record" in kinds:
+        raise ConfigError(
+            "--kind bad-record: such a record could not be read and was never sent; mend the input, and `annotate run` "
+            "asks for it"
+        )
     path = store_path(store_or_output)
     with closing(read_store(path)) as store:
-        run = _repeatable(store, path)
+        run = _repeatable(store, path, store_or_output, input)
         keys = _keys(store, run, ids)
+    failed = failed or options["retry_failed"]  # what `run` calls it
     if not (failed or kinds or keys) and batch_size_above is None:
         failed = True
     wanted = AnswerFilter(failed=failed, kinds=kinds, batch_size_above=batch_size_above, keys=keys)
     settings = _merged(run, options) | {"store": str(path), "retry_failed": False}
-    if Path(store_or_output).resolve() != path.resolve() and not _is_given("output"):
-        settings["output"] = store_or_output
-    job = make_job(task or run.note["task"], input or run.note["input"], settings, again=as_typed())
-    job = msgspec.structs.replace(job, note=job.note | {"base": _base(run)})
+    if not _is_given("output"):
+        settings["output"] = _output(store_or_output, path, run)
+    task, input = _still_there(task, run.note["task"], "--task"), _still_there(input, run.note["input"], "--input")
+    job = make_job(task, input, settings, again=as_typed())
+    if not job.source.rereadable:
+        raise ConfigError(f"--input {input}: is a stream, which cannot be read twice; give a file")
+    ask_again = pasteable(["retry", str(path)])
+    job = msgspec.structs.replace(job, note=job.note | {"base": _base(run)}, ask_again=ask_again)
     _check_same_question(run, job)
     with closing(read_store(path)) as store:
         found = has_answers(store, run.settings_id, wanted)
-    mark = _Mark(wanted)
+    mark = _Mark(wanted, job)
     code = run_job(msgspec.structs.replace(job, when_noted=mark)) if found else ALL_ANNOTATED
     if not mark.total:
         if code == ALL_ANNOTATED:
@@ -76,21 +97,31 @@ def retry_command(
     return code
 
 
-def _repeatable(store: RunStore, path: Path) -> StoredRun:
-    """The newest run, if it can be done again."""
-    run = next(iter(runs(store, newest=1)), None)
-    if run is None:
+def _repeatable(store: RunStore, path: Path, named: str, input: str | None) -> StoredRun:
+    """The newest run that wrote the output named, else the newest of all, if it can be done again.
+
+    A later look at the first few, into another output, is not the run that whoever names this output means.
+    """
+    all_runs = runs(store)
+    if not all_runs:
         raise ConfigError(f"{path} holds no run, so there is nothing to ask again")
+    run = next((run for run in all_runs if _wrote(run, Path(named))), all_runs[0])
     if not isinstance(run.note.get("options"), dict) or not isinstance(run.note.get("task"), str):
         raise ConfigError(
             f"{path} was written by a program and not by `annotate run`; ask again there, with retry_failed=True"
         )
-    if run.note.get("input") == "-":
+    if run.note.get("input") == "-" and input is None:
         raise ConfigError(
             "the run read standard input, which cannot be read again; send the same records into the same "
-            "`annotate run` once more, with --retry-failed"
+            "`annotate run` once more, with --retry-failed, or give them in a file with --input"
         )
     return run
+
+
+def _wrote(run: StoredRun, output: Path) -> bool:
+    options = run.note.get("options")
+    noted = options.get("output") if isinstance(options, dict) else None
+    return isinstance(noted, str) and Path(noted).resolve() == output.resolve()
 
 
 def _keys(store: RunStore, run: StoredRun, ids: Sequence[str]) -> list[str]:
@@ -103,6 +134,13 @@ def _keys(store: RunStore, run: StoredRun, ids: Sequence[str]) -> list[str]:
     return found
 
 
+def _still_there(given: str | None, noted: str, option: str) -> str:
+    """A file of the run's, unless another one is given."""
+    if given is None and not Path(noted).exists():
+        raise ConfigError(f"{noted}, which the run read, is no longer there; say where it is with {option}")
+    return noted if given is None else given
+
+
 # -- settings ----------------------------------------------------------------------------------------------------
 
 
@@ -110,6 +148,15 @@ def _base(run: StoredRun) -> dict[str, Any]:
     """The options of `annotate run`, without what an earlier retry changed for itself."""
     base: dict[str, Any] = run.note.get("base") or run.note["options"]
     return base
+
+
+def _output(store_or_output: str, path: Path, run: StoredRun) -> str:
+    """The output that is named, or that of the run; one that lay beside its store has moved with it."""
+    if Path(store_or_output).resolve() != path.resolve():
+        return store_or_output
+    noted: str = _base(run)["output"]
+    lay_beside = _base(run).get("store") == f"{noted}{STORE_SUFFIX}" and path.name.endswith(STORE_SUFFIX)
+    return str(path).removesuffix(STORE_SUFFIX) if lay_beside else noted
 
 
 def _merged(run: StoredRun, options: dict[str, Any]) -> dict[str, Any]:
@@ -147,11 +194,13 @@ def _check_same_question(run: StoredRun, job: Job) -> None:
 class _Mark:
     """Marks what is to be asked again when the input is noted, and tells how many; without any the run is off."""
 
-    def __init__(self, wanted: AnswerFilter) -> None:
+    def __init__(self, wanted: AnswerFilter, job: Job) -> None:
         self._wanted = wanted
+        self._job = job
         self.total = 0
 
     def __call__(self, store: RunStore, run: Run) -> bool:
+        self._check_whole(store, run)
         counts = mark_again(store, run.settings_id, self._wanted, run_id=run.run_id)
         self.total = sum(counts.values())
         if self.total:
@@ -161,6 +210,16 @@ class _Mark:
             verb = "record is" if self.total == 1 else "records are"
             click.echo(f"{self.total:,} {verb} asked again: {kinds}", err=True)
         return self.total > 0
+
+    def _check_whole(self, store: RunStore, run: Run) -> None:
+        """A part of the input would leave the output with the rows of that part: `--input` is for one that moved."""
+        output = self._job.output
+        gone = left_behind(store, run.run_id) if Path(output).is_file() else 0
+        if gone:
+            raise ConfigError(
+                f"{self._job.source.name} lacks {gone:,} {'record' if gone == 1 else 'records'} that the run did, and "
+                f"{output} would be written without them; give the whole input, or another --output"
+            )
 
 
 def _settle_marks(path: Path, run: StoredRun) -> None:

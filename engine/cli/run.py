@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ import msgspec
 
 from engine.adapters.files import FileSource, check_output_path, write_rows
 from engine.adapters.providers.known import KEY_VARIABLE, key_variables
-from engine.adapters.stored import STORE_SUFFIX, answered_beyond, newest_input
+from engine.adapters.store import RunStore
+from engine.adapters.stored import STORE_SUFFIX, answered_beyond, left_behind, newest_input
 from engine.adapters.task_file import load_task
 from engine.cli.console import pasteable, silence_stdout
 from engine.cli.exits import ALL_ANNOTATED, SOME_FAILED, STOPPED
@@ -23,7 +26,8 @@ from engine.cli.options import Settings, run_options, run_settings
 from engine.cli.progress import make_progress
 from engine.cli.prompt import print_first_request
 from engine.cli.reporting import end_report
-from engine.run.compose import Workbench, open_workbench
+from engine.report.summary import HTML_NAME, JSON_NAME
+from engine.run.compose import Run, Workbench, open_workbench
 from engine.run.corpus import CorpusRun, WhenNoted
 from engine.run.export import write_newest
 from engine.vocabulary.errors import ConfigError, EngineError, RunStopped, StoreError
@@ -40,6 +44,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     :ivar store: None keeps nothing.
     :ivar note: kept in the store with the run, for ``annotate retry`` and ``show``; holds no key and no header.
     :ivar again: the command that goes on with it, for a person.
+    :ivar ask_again: the command that asks for failed records again; None for the same one with --retry-failed.
     :ivar when_noted: called when the input is noted and nothing is sent yet.
     """
 
@@ -53,6 +58,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     limit: int | None
     note: dict[str, Any]
     again: str
+    ask_again: str | None = None
     when_noted: WhenNoted | None = None
 
 
@@ -73,7 +79,25 @@ def run_command(task: str, input: str, show_prompt: bool, **options: Any) -> int
         return ALL_ANNOTATED
     if options["output"] is None:
         raise click.UsageError("--output is missing; name the file to write, such as --output labels.jsonl")
-    return run_job(make_job(task, input, options, again=as_typed()))
+    job = make_job(task, input, options, again=as_typed())
+    return run_job(msgspec.structs.replace(job, when_noted=_warner(job)))
+
+
+def _warner(job: Job) -> WhenNoted:
+    """Rows that leave the output with their records are told and not refused: the input may be cut down on purpose."""
+
+    def warn(store: RunStore, run: Run) -> bool:
+        gone = left_behind(store, run.run_id) if job.source.rereadable and Path(job.output).is_file() else 0
+        if gone:
+            said = "1 record that is done is" if gone == 1 else f"{gone:,} records that are done are"
+            click.echo(
+                f"annotate: {said} not in this input any more and will not be in {job.output}; the answers stay in "
+                "the store",
+                err=True,
+            )
+        return True
+
+    return warn
 
 
 def make_job(task: str, input: str, options: dict[str, Any], *, again: str) -> Job:
@@ -88,8 +112,10 @@ def make_job(task: str, input: str, options: dict[str, Any], *, again: str) -> J
     output = options["output"]
     check_output_path(output, source=input)
     store = options["store"] or (None if output == _STANDARD_STREAM else f"{output}{STORE_SUFFIX}")
-    _check_distinct({"TASK": task, "INPUT": input, "--output": output, "--store": store})
-    _check_report_folder(options["report"])
+    report = options["report"]
+    pages = {} if report is None else {f"{name} of --report": f"{report}/{name}" for name in (JSON_NAME, HTML_NAME)}
+    _check_distinct({"TASK": task, "INPUT": input, "--output": output, "--store": store} | pages)
+    _check_report_folder(report)
     return Job(
         task=loaded,
         task_path=task,
@@ -97,7 +123,7 @@ def make_job(task: str, input: str, options: dict[str, Any], *, again: str) -> J
         settings=settings,
         output=output,
         store=store,
-        report=options["report"],
+        report=report,
         limit=options["limit"],
         note=_note(task, input, options | {"store": store}),
         again=again,
@@ -120,6 +146,8 @@ def _check_distinct(named: dict[str, str | None]) -> None:
 def _check_report_folder(folder: str | None) -> None:
     if folder is None:
         return
+    if Path(folder).exists() and not Path(folder).is_dir():
+        raise ConfigError(f"--report: {folder} is a file; name a folder")
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -208,13 +236,28 @@ async def _annotate(job: Job, interrupts: Interrupts) -> int:
 
 
 def _check_limit(bench: Workbench, job: Job) -> None:
-    """A shorter look at what is further along would leave an output without most of its rows."""
-    beyond = 0 if job.limit is None else answered_beyond(bench.store, job.limit)
-    if beyond:
+    """A shorter look at what is further along would leave an output without most of its rows.
+
+    Refused and not warned of: a look into another file costs nothing, from the same store, and an output that keeps its
+    rows all the same would not be what --limit says. The store knows the records of its newest input only, and the
+    output may be of another one; so its rows are counted besides.
+    """
+    if job.limit is None or not Path(job.output).is_file():
+        return  # nothing is written over
+    if answered_beyond(bench.store, job.limit) or _holds_more(job.output, job.limit):
+        records = "record" if job.limit == 1 else f"{job.limit:,} records"
         raise ConfigError(
-            f"{job.output} holds {beyond:,} {'record' if beyond == 1 else 'records'} beyond the first {job.limit:,}, "
-            "and would be written without them; leave --limit out, or use another --output"
+            f"{job.output} holds more than the first {records}, and would be written without the rest; leave --limit "
+            f"out, or use another --output (with --store {shlex.quote(str(job.store))} nothing is asked twice)"
         )
+
+
+def _holds_more(output: str, limit: int) -> bool:
+    """Whether an output has more rows. What cannot be read is none of ours."""
+    try:
+        return sum(1 for _ in islice(FileSource(output), limit + 1)) > limit
+    except EngineError:
+        return False
 
 
 async def _labelled(corpus: CorpusRun, job: Job, interrupts: Interrupts) -> RunStopped | None:
@@ -296,7 +339,7 @@ def _write_nothing(output: str) -> None:
 
 async def _finish(bench: Workbench, corpus: CorpusRun, job: Job, stopped: RunStopped | None, wall_s: float) -> int:
     endpoint = job.settings.endpoint
-    report, page = await end_report(
+    ended = await end_report(
         bench,
         corpus,
         task_name=job.task_path,
@@ -306,9 +349,15 @@ async def _finish(bench: Workbench, corpus: CorpusRun, job: Job, stopped: RunSto
         wall_s=wall_s,
     )
     ways_on = [] if stopped is None else _ways_on(job, stopped)
-    if report is not None:
-        places = Places(output=job.output, store=job.store, report=None if page is None else str(page))
-        print_final(report, places, ways_on=ways_on)
+    if ended.report is not None:
+        places = Places(
+            output=job.output,
+            store=job.store,
+            report=None if ended.page is None else str(ended.page),
+            is_earlier_report=ended.is_earlier_page,
+            ask_again=job.ask_again,
+        )
+        print_final(ended.report, places, ways_on=ways_on)
     elif stopped is not None:
         for line in (f"annotate: stopped: {stopped}", *ways_on):
             click.echo(line, err=True)

@@ -20,6 +20,7 @@ from engine.adapters.stored import (
     store_path,
 )
 from engine.cli import show_text as text
+from engine.cli.console import pasteable
 from engine.cli.exits import ALL_ANNOTATED
 from engine.run.inspection import Overview, RecordStory, Sampled, overview, sampled, tell
 from engine.vocabulary.errors import ConfigError
@@ -116,7 +117,7 @@ def _show_failed(opened: _Opened, limit: int, *, as_json: bool) -> None:
     elif len(found) > limit:
         click.echo(f"... and more; see them with --limit {limit * 10}")
     else:
-        click.echo(f"{len(found)} in all; see one with: annotate show {opened.path} ID")
+        click.echo(f"{len(found)} in all; see one with: {pasteable(['show', str(opened.path), 'ID'])}")
 
 
 def _show_sample(opened: _Opened, count: int, seed: int | None, *, as_json: bool) -> None:

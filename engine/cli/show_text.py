@@ -13,6 +13,7 @@ from rich.text import Text
 
 from engine.adapters.stored import StoredRecord
 from engine.cli.console import one_line, plain
+from engine.report import sentences
 from engine.run.inspection import CallStory, Overview, RecordStory, RunLine, Sampled, record_id
 
 _RAW_SHOWN = 1_000
@@ -30,9 +31,12 @@ def overview(view: Overview) -> str:
         _line("records", _records(view)),
         _line("answers", _answers(view)),
         _line("requests", _requests(view)),
+        *(_line("", meaning) for meaning in _meanings(view)),
         _line("tokens", _tokens(view)),
+        *(_line("", maybe) for maybe in _unconfirmed(view)),
     ]
-    runs = [_line("runs" if number == 0 else "", _run(run)) for number, run in enumerate(view.runs)]
+    several = len({run.model for run in view.runs}) > 1
+    runs = [_line("" if number else "runs", _run(run, with_model=several)) for number, run in enumerate(view.runs)]
     return "\n".join([*lines, *runs])
 
 
@@ -70,7 +74,22 @@ def _answers(view: Overview) -> str:
 def _requests(view: Overview) -> str:
     total = sum(one.requests for one in view.requests)
     kinds = ", ".join(f"{one.requests:,} {plain(one.outcome)}" for one in view.requests)
-    return f"{total:,}: {kinds}" if total else "none yet"
+    audits = sum(one.audits for one in view.requests)
+    compared = f"; {audits:,} of them only to compare labels" if audits else ""
+    return f"{total:,}: {kinds}{compared}" if total else "none yet"
+
+
+_ENDS = {
+    "in-flight": "sent, and no reply yet",
+    "killed": "in flight when a process was killed; whether they were answered is not known",
+    "abandoned": "given up by a stop at once (Ctrl-C twice); their replies were not waited for",
+}
+
+
+def _meanings(view: Overview) -> list[str]:
+    """What the ends of requests mean, where there are words for it."""
+    meanings = {one.outcome: _ENDS.get(one.outcome) or sentences.cause(one.outcome) for one in view.requests}
+    return [f"{name}: {meaning}" for name, meaning in meanings.items() if meaning]
 
 
 def _tokens(view: Overview) -> str:
@@ -81,9 +100,30 @@ def _tokens(view: Overview) -> str:
     return "{input:,} input ({cached:,} of them cached), {output:,} output; {wasted:,} wasted".format(**sums)
 
 
-def _run(run: RunLine) -> str:
+def _unconfirmed(view: Overview) -> list[str]:
+    """Tokens that are in no sum, as only the endpoint knows of them."""
+    input_tokens = sum(one.unconfirmed_input_tokens for one in view.requests)
+    output_tokens = sum(one.unconfirmed_output_tokens for one in view.requests)
+    if not input_tokens + output_tokens:
+        return []
+    return [
+        f"up to {input_tokens:,} input and {output_tokens:,} output more may be billed: of requests without a reply"
+    ]
+
+
+_RUN_ENDS = {
+    "done": "done",
+    "interrupted": "interrupted",
+    "killed": "killed: its process ended before it did",
+    "crashed": "crashed: an error of the program ended it",
+}
+
+
+def _run(run: RunLine, *, with_model: bool) -> str:
     lasted = "" if run.ended_at is None else f", {run.ended_at - run.started_at:,.1f} s"
-    return f"#{run.id}  {_time(run.started_at)}  {run.status or 'going on'}{lasted}"
+    ended = "going on" if run.status is None else _RUN_ENDS.get(run.status, f"stopped: {run.status}")
+    model = f", {one_line(run.model)}" if with_model else ""
+    return f"#{run.id}  {_time(run.started_at)}  {ended}{lasted}{model}"
 
 
 def _time(seconds: float) -> str:
@@ -145,6 +185,9 @@ def _call(call: CallStory) -> str:
         if part
     )
     guess = ", estimated" if call.estimated else ""
+    maybe = call.unconfirmed_input_tokens + call.unconfirmed_output_tokens
+    if maybe:
+        guess += f"; no reply, and it may be billed for up to {maybe:,}"
     lines = [
         f"  #{call.number}  {_count(call.records, 'record')}, {call.accepted} answered: "
         f"{plain(call.outcome)} ({ended})",

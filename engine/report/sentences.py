@@ -14,6 +14,7 @@ CAUSES = {
     "unsupported": "the endpoint does not take a request field; sent again without it",
     "auth": "the key was not accepted",
     "quota": "the quota or the credit is used up",
+    "abandoned": "given up by a stop at once; the endpoint may bill it",
     "model": "the endpoint does not have this model",
     "context": "too long for the model's context; halved",
     "filtered": "a content filter refused the input; halved, so that only the guilty record pays",

@@ -41,7 +41,11 @@ class CorpusRun:
         limit: int | None = None,
         when_noted: WhenNoted | None = None,
     ) -> None:
-        """:param when_noted: called when the input is noted in the store and nothing is sent yet; whether to go on."""
+        """Take what `annotate` needs.
+
+        :param when_noted: called when the input is noted in the store and nothing is sent yet; whether to go on. What
+            it raises comes out of `annotate`, and the run is taken back.
+        """
         self._when_noted = when_noted
         self._bench = bench
         self._task = task
@@ -61,10 +65,7 @@ class CorpusRun:
         registered = self._source.rereadable
         if registered:
             await self._validate(run)
-        if self._when_noted is not None and not await self._bench.run_sync(
-            lambda: self._when_noted is None or self._when_noted(self._bench.store, run)
-        ):
-            await self._bench.run_sync(lambda: self._bench.store.forget_run(run.run_id))
+        if not await self._goes_on(run):
             self.counters.records_total = 0
             return None
         await self._bench.run_sync(self._bench.store.drop_ended_inputs)
@@ -112,6 +113,17 @@ class CorpusRun:
             yield from itertools.islice(records, self._limit)
         finally:
             records.close()
+
+    async def _goes_on(self, run: Run) -> bool:
+        """Ask the caller; a run that it calls off is taken back, so that the one before stays the newest."""
+        ask, goes_on = self._when_noted, False
+        try:
+            goes_on = ask is None or await self._bench.run_sync(lambda: ask(self._bench.store, run))
+        finally:
+            if not goes_on:
+                with anyio.CancelScope(shield=True):
+                    await self._bench.run_sync(lambda: self._bench.store.forget_run(run.run_id))
+        return goes_on
 
     # -- the validating pass -------------------------------------------------------------------------------------
 

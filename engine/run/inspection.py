@@ -62,6 +62,8 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
 class CallStory(msgspec.Struct, frozen=True, kw_only=True):
     """One request that asked for a record.
 
+    :ivar unconfirmed_input_tokens: of a request without any reply: it may be billed for them, and for
+        `unconfirmed_output_tokens` at the most.
     :ivar share_tokens: what fell to each of its records: input and output tokens by their number.
     """
 
@@ -77,6 +79,8 @@ class CallStory(msgspec.Struct, frozen=True, kw_only=True):
     cached_tokens: int
     output_tokens: int
     estimated: bool
+    unconfirmed_input_tokens: int
+    unconfirmed_output_tokens: int
     share_tokens: float
     message: str | None
     raw: str | None
@@ -213,6 +217,8 @@ def _call_story(call: CallRow) -> CallStory:
         cached_tokens=call.cached_tokens,
         output_tokens=call.output_tokens,
         estimated=call.estimated,
+        unconfirmed_input_tokens=call.unconfirmed_input,
+        unconfirmed_output_tokens=call.unconfirmed_output,
         share_tokens=round((call.input_tokens + call.output_tokens) / max(1, call.size), 2),
         message=call.message,
         raw=None if call.raw is None else call.raw[:_EXCERPT],

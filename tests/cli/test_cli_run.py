@@ -377,3 +377,21 @@ def test_nobody_reads_standard_output(tmp_path: Path) -> None:
             assert code == 0, err
             assert "Error" not in err
             assert "Traceback" not in err
+
+
+def test_a_report_is_written_over_no_other_file(tmp_path: Path) -> None:
+    """A file in the place of the folder, or an output or input of a report's name in it: refused, nothing sent."""
+    task, data = make_files(tmp_path)
+    named = tmp_path / "report.json"
+    Path(data).rename(named)
+    before = named.read_bytes()
+    with served() as (url, endpoint):
+        words = ["run", task, named, "--base-url", url, "--model", "m", "--output", tmp_path / "o.jsonl"]
+        a_file = command(*words, "--report", named)
+        assert a_file.exit_code == 2
+        assert "is a file; name a folder" in a_file.stderr
+        its_input = command(*words, "--report", tmp_path)
+        assert its_input.exit_code == 2
+        assert "is INPUT and report.json of --report at once" in its_input.stderr
+        assert endpoint.ledger.requests == 0
+    assert named.read_bytes() == before

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
-from cli_support import command, make_files, rows_of, served
+from cli_support import PATIENCE_S, command, make_files, rows_of, served, start_command, wait_until
 
 from engine import Endpoint, Task, annotate_sync
-from engine.adapters.store import read_store
+from engine.adapters.store import CallRow, open_store, read_store
+from engine.adapters.stored import OutcomeCount, outcome_counts
 from engine.testing.simulator.answers import stable_number
 
 POISONED = (3, 7)
@@ -160,11 +163,54 @@ def test_show_does_not_steer_the_terminal(tmp_path: Path) -> None:
         assert "\\u001b[2J" in shown
 
 
+def test_show_tells_a_killed_run_and_what_was_in_flight(tmp_path: Path) -> None:
+    """A killed process leaves its run open and its requests noted: shown as killed, before anything opens the store."""
+    files, out = make_files(tmp_path, 40), tmp_path / "out.jsonl"
+    with served(delay_s=2 * PATIENCE_S) as (url, _):
+        words = ["run", *files, "--base-url", url, "--model", "m", "--output", out, "--batch-size", "4"]
+        process = start_command(*words, "--max-concurrency", "1")
+        try:
+            wait_until(lambda: "in-flight" in command("show", out, "--json").output)
+            going = json.loads(command("show", out, "--json").stdout)
+        finally:
+            process.kill()
+            process.communicate()
+    assert going["runs"][0]["status"] is None
+    assert [(one["outcome"], one["requests"]) for one in going["requests"]] == [("in-flight", 1)]
+    killed = json.loads(command("show", out, "--json").stdout)
+    assert killed["runs"][0]["status"] == "killed"
+    (lost,) = killed["requests"]
+    assert (lost["outcome"], lost["requests"], lost["wasted_tokens"]) == ("killed", 1, 0)
+    assert lost["unconfirmed_input_tokens"] > 0
+    text = command("show", out).stdout
+    assert "1: 1 killed" in text
+    assert "killed: in flight when a process was killed" in text
+    assert f"up to {lost['unconfirmed_input_tokens']:,} input" in text
+    assert "killed: its process ended before it did" in text
+    with closing(open_store(f"{out}.store.sqlite")) as store:
+        assert outcome_counts(store) == [msgspec.convert(lost, OutcomeCount)], "the next opening changes no figure"
+
+
+def test_requests_that_only_compare_waste_nothing(tmp_path: Path) -> None:
+    """Audits bring no answer by design: they are counted apart, and their tokens are not wasted."""
+    with closing(open_store(tmp_path / "s.sqlite")) as store:
+        settings_id = store.settings(task_key="k", model="m", task="{}")
+        run_id = store.begin_run(settings_id=settings_id, started_at=0.0, config="{}")
+        common = {"sent_at": 0.0, "latency_s": 1.0, "size": 2, "status": 200, "outcome": "ok", "input_tokens": 100}
+        asked = CallRow(id=1, accepted=2, **common)
+        store.write(run_id, settings_id, [asked, CallRow(id=2, accepted=0, purpose="audit", **common)], [])
+        (count,) = outcome_counts(store)
+    assert (count.requests, count.audits, count.barren, count.wasted_tokens) == (2, 1, 0, 0)
+
+
 def test_commands_say_where_a_store_is_looked_for(tmp_path: Path) -> None:
     """Something that is neither a store nor beside one: exit code 2 and what to give instead."""
     (tmp_path / "a.jsonl").write_text("{}\n")
     (tmp_path / "b.sqlite").write_bytes(b"SQLite format 3\0" + bytes(100))
-    for name in ("a.jsonl", "b.sqlite", "none"):
+    (tmp_path / "folder").mkdir()
+    assert "no run store is named" in command("show", "").stderr
+    assert "is a folder" in command("show", tmp_path / "folder").stderr
+    for name in ("a.jsonl", "b.sqlite", "none", "folder"):
         for words in (["show"], ["export", "--output", tmp_path / "x.jsonl"], ["retry"]):
             result = command(words[0], tmp_path / name, *words[1:])
             assert result.exit_code == 2, result.output
@@ -314,8 +360,7 @@ def test_retry_of_an_id_whose_text_is_gone_asks_nothing(tmp_path: Path) -> None:
     """The store has an answer, but not to what stands in this input: nothing is sent, and nothing is lost."""
     task, first = make_files(tmp_path, 6)
     out, other = tmp_path / "out.jsonl", tmp_path / "other.jsonl"
-    lines = Path(first).read_text().splitlines(keepends=True)
-    other.write_text("".join(lines[:3]))
+    other.write_text(Path(first).read_text().replace("text number 5", "another text"))
     with served() as (url, endpoint):
         command("run", task, first, "--base-url", url, "--model", "m", "--output", out)
         rows, sent = rows_of(out), endpoint.ledger.requests
@@ -333,7 +378,8 @@ def test_a_report_never_takes_the_place_of_another_run_s(tmp_path: Path) -> None
         out = run_poisoned(tmp_path, url, "--report", folder)
         first = json.loads((folder / "report.json").read_text())
         files = [str(tmp_path / "task.toml"), str(tmp_path / "in.jsonl")]
-        command("run", *files, "--base-url", url, "--model", "m", "--output", out, "--report", folder)
+        again = command("run", *files, "--base-url", url, "--model", "m", "--output", out, "--report", folder)
+        assert "report.html · of an earlier run" in again.stderr
         assert json.loads((folder / "report.json").read_text()) == first
     with served() as (url, _):
         command("retry", out, "--base-url", url)
@@ -351,9 +397,102 @@ def test_a_limit_does_not_shorten_what_is_done(tmp_path: Path) -> None:
         words = ["run", *files, "--base-url", url, "--model", "m", "--output", out]
         refused = command(*words, "--limit", "5")
         assert refused.exit_code == 2
-        assert "7 records beyond the first 5" in refused.stderr
+        assert "more than the first 5 records" in refused.stderr
         assert (rows_of(out), endpoint.ledger.requests) == (rows, sent)
         assert command(*words, "--limit", "12").exit_code == 0
+
+
+def test_a_limit_is_for_another_output_of_the_same_store(tmp_path: Path) -> None:
+    """A look into another file is let through and costs nothing; the long output is still guarded after it."""
+    store = tmp_path / "out.jsonl.store.sqlite"
+    with served() as (url, endpoint):
+        out = run_poisoned(tmp_path, url)
+        rows, sent = rows_of(out), endpoint.ledger.requests
+        files = [str(tmp_path / "task.toml"), str(tmp_path / "in.jsonl")]
+        words = ["run", *files, "--base-url", url, "--model", "m", "--store", store]
+        look = command(*words, "--limit", "3", "--output", tmp_path / "look.jsonl")
+        assert look.exit_code == 0, look.output
+        assert rows_of(tmp_path / "look.jsonl") == rows[:3]
+        assert command(*words, "--limit", "3", "--output", "-").exit_code == 0
+        assert command(*words, "--limit", "3", "--output", out).exit_code == 2
+        assert command("run", *words[1:-1], tmp_path / "new.sqlite", "--limit", "3", "-o", out).exit_code == 2
+        assert (rows_of(out), endpoint.ledger.requests) == (rows, sent)
+
+
+def test_retry_goes_by_the_run_that_wrote_the_output(tmp_path: Path) -> None:
+    """A later look at the first few, into another output, does not make the retry of the long one as short."""
+    with served(poison_marker="POISON") as (url, _):
+        out = run_poisoned(tmp_path, url)
+        files = [str(tmp_path / "task.toml"), str(tmp_path / "in.jsonl")]
+        words = ["run", *files, "--base-url", url, "--model", "m", "--store", f"{out}.store.sqlite"]
+        assert command(*words, "--limit", "3", "--output", tmp_path / "look.jsonl").exit_code == 0
+    with served() as (url, _):
+        result = command("retry", out, "--base-url", url)
+    assert result.exit_code == 0, result.output
+    assert "2 records are asked again" in result.stderr
+    assert len(rows_of(out)) == 12
+
+
+def test_rows_that_leave_the_output_are_told(tmp_path: Path) -> None:
+    """`run` on an input that was cut down says how many rows go; `retry`, whose input only moves, refuses it."""
+    with served() as (url, endpoint):
+        out = run_poisoned(tmp_path, url)
+        rows, sent = rows_of(out), endpoint.ledger.requests
+        whole, part = tmp_path / "in.jsonl", tmp_path / "part.jsonl"
+        part.write_text("".join(whole.read_text().splitlines(keepends=True)[:3]))
+        refused = command("retry", out, "--id", "r1", "--input", part)
+        assert refused.exit_code == 2
+        assert "lacks 9 records" in refused.stderr
+        assert (rows_of(out), endpoint.ledger.requests) == (rows, sent)
+        assert '"runs":[{"id":1,' in command("show", out, "--json").stdout, "the run is taken back"
+        words = ["run", tmp_path / "task.toml", "--base-url", url, "--model", "m", "--output", out]
+        told = command(*words[:2], part, *words[2:])
+        assert "9 records that are done are not in this input" in told.stderr
+        assert command(*words[:2], whole, *words[2:]).exit_code == 0
+        assert (rows_of(out), endpoint.ledger.requests) == (rows, sent)
+
+
+def test_retry_says_what_moved(tmp_path: Path) -> None:
+    """Task or input are gone: the option that says where they are is named. An output moves with its store."""
+    with served(poison_marker="POISON") as (url, _):
+        out = run_poisoned(tmp_path, url)
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for name in ("task.toml", "in.jsonl", "out.jsonl", "out.jsonl.store.sqlite"):
+        (tmp_path / name).rename(moved / name)
+    store = moved / "out.jsonl.store.sqlite"
+    assert "say where it is with --task" in command("retry", store).stderr
+    assert "say where it is with --input" in command("retry", store, "--task", moved / "task.toml").stderr
+    with served() as (url, _):
+        files = ["--task", moved / "task.toml", "--input", moved / "in.jsonl"]
+        result = command("retry", store, *files, "--base-url", url)
+    assert result.exit_code == 0, result.output
+    assert all(row["error"] is None for row in rows_of(moved / "out.jsonl"))
+    assert not out.exists()
+
+
+def test_retry_refuses_what_it_cannot_mend(tmp_path: Path) -> None:
+    """A stream cannot be read twice; a line that could not be read was never sent, so its input is to be mended."""
+    with served(poison_marker="POISON") as (url, endpoint):
+        out = run_poisoned(tmp_path, url)
+        sent = endpoint.ledger.requests
+        stream = command("retry", out, "--input", "-", stdin=(tmp_path / "in.jsonl").read_text())
+        assert stream.exit_code == 2
+        assert "is a stream" in stream.stderr
+        bad = command("retry", out, "--kind", "bad-record")
+        assert bad.exit_code == 2
+        assert "mend the input" in bad.stderr
+        assert endpoint.ledger.requests == sent
+
+
+def test_a_retry_that_fails_names_the_retry(tmp_path: Path) -> None:
+    """The same retry with --retry-failed would keep its filters: the advice is a retry of what failed."""
+    with served(poison_marker="POISON") as (url, _):
+        out = run_poisoned(tmp_path, url)
+        result = command("retry", out, "--id", "r3", "--base-url", url)
+    assert result.exit_code == 3
+    assert f"Ask again for what failed: annotate retry {out}.store.sqlite" in result.stderr
+    assert "--retry-failed" not in result.stderr
 
 
 def test_retry_asks_for_headers_once_more(tmp_path: Path) -> None:
