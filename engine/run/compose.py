@@ -273,7 +273,7 @@ async def open_workbench(
             store=opened,
             tokenizer=tokenizer,
             run_sync=run_sync,
-            allow_change=allow_change,
+            allow_change=allow_change or store is None,  # what is kept for this process alone may hold many tasks
         )
 
 

@@ -233,6 +233,10 @@ class Engine:
             self._tasks.cancel_scope.cancel()
         try:
             return await self._stack.__aexit__(kind, error, trace)
+        except BaseExceptionGroup as group:
+            if error is None or group.split(lambda inner: inner is error)[1] is not None:
+                raise
+            return False  # the caller's own exception, which the task group has wrapped: it goes on as it was
         finally:
             self._bench = self._tasks = None
             for feed in list(self._feeds):  # whose task was cancelled before its first step

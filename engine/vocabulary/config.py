@@ -53,6 +53,12 @@ class Endpoint(msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=Tru
     connect_timeout_s: float = 10.0
     timeout_s: float = 120.0
 
+    def __post_init__(self) -> None:
+        """A key that comes as a plain string does not show itself either."""
+        key: object = self.api_key
+        if isinstance(key, str):
+            msgspec.structs.force_setattr(self, "api_key", Secret(key))
+
 
 class Limits(msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=True):
     """What the endpoint allows. None means not known: nothing is paced, and a 429 pauses everybody.

@@ -271,6 +271,8 @@ def test_closing_twice_is_fine_and_use_after_it_is_not(path: Path) -> None:
 def test_another_task_or_model_is_refused_unless_asked_for(store: RunStore) -> None:
     """A store belongs to one task on one model; a change must be meant, and then both are kept."""
     first = store.settings(task_key="t", model="m", task="{}")
+    run_id = store.begin_run(settings_id=first, started_at=1.0, config="{}")
+    store.write(run_id, first, [], [AnswerRow(key="1", digest=b"d", output='"a"')])
     with pytest.raises(StoreError, match=r"holds answers of model 'm', not 'm2'.*--allow-change"):
         store.settings(task_key="t", model="m2", task="{}")
     with pytest.raises(StoreError, match="holds answers of another task"):

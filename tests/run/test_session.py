@@ -19,6 +19,7 @@ from engine.testing.simulator.answers import stable_label
 from engine.testing.simulator.command import SimulatorConfig, build_endpoint
 from engine.testing.simulator.server import serving
 from engine.testing.simulator.transport import InProcessTransport
+from engine.vocabulary.errors import ConfigError, StoreError
 from support import ENDPOINT, LABELS, annotate_all, make_config, make_records, make_task, simulate
 
 
@@ -355,3 +356,38 @@ def test_requests_given_up_are_counted_and_stored(tmp_path: Path) -> None:
         opened.close()
     assert calls == endpoint.ledger.requests
     assert given_up == 8
+
+
+async def test_what_the_caller_raises_comes_out_as_it_is() -> None:
+    """The task group inside is no matter of the caller's: neither an own exception nor ours is wrapped in a group."""
+    transport = InProcessTransport(build_endpoint(SimulatorConfig()))
+    with pytest.raises(ValueError, match="mine"):
+        async with Engine(ENDPOINT, make_config(), transport=transport):
+            raise ValueError("mine")
+
+    async def label() -> None:
+        async with Engine(ENDPOINT, make_config(), transport=transport) as engine:
+            async for _ in engine.annotate(make_task(labels=["a", "a"]), make_records(2)):
+                pass
+
+    with pytest.raises(ConfigError):
+        await label()
+
+
+async def test_an_engine_without_a_store_takes_several_tasks() -> None:
+    """What is kept for this process alone belongs to no task."""
+    transport = InProcessTransport(build_endpoint(SimulatorConfig()))
+    async with Engine(ENDPOINT, make_config(), transport=transport) as engine:
+        for labels in (["a", "b"], ["c", "d"]):
+            async for result in engine.annotate(make_task(labels=labels), make_records(3)):
+                assert result.output in labels
+
+
+def test_a_run_without_an_answer_binds_no_store(tmp_path: Path) -> None:
+    """A wrong key, or a typo in the task, is mended and the same store used."""
+    store, records = str(tmp_path / "run.sqlite"), make_records(3)
+    refused = simulate(records, make_config(), SimulatorConfig(api_key="right"), store=store)
+    assert refused.ok == []
+    done = simulate(records, make_config(), store=store, task=make_task(instructions="Otherwise."))
+    assert len(done.ok) == 3
+    assert isinstance(simulate(records, make_config(), store=store).stopped, StoreError)

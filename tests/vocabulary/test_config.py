@@ -58,3 +58,11 @@ def test_a_secret_is_not_encoded_by_accident() -> None:
     """An endpoint that is written to a store or a report raises rather than leak."""
     with pytest.raises(TypeError):
         msgspec.json.encode(Endpoint(base_url="http://x", model="m", api_key=Secret("hunter2")))
+
+
+def test_a_key_as_a_plain_string_is_a_secret_too() -> None:
+    """It is taken, and shows itself nowhere."""
+    endpoint = Endpoint(base_url="http://e/v1", model="m", api_key="hush-hush")  # type: ignore[arg-type]
+    assert endpoint.api_key is not None
+    assert endpoint.api_key.reveal() == "hush-hush"
+    assert "hush" not in repr(endpoint)

@@ -86,12 +86,15 @@ class RunStore:
         :raises StoreError: when the store belongs to another task or model and a change was not asked for.
         """
         with self._transaction() as db:
-            row = db.execute("SELECT id FROM settings WHERE task_key = ? AND model = ?", (task_key, model)).fetchone()
+            row = db.execute(
+                f"SELECT id, {_ANSWERED} FROM settings s WHERE task_key = ? AND model = ?", (task_key, model)
+            ).fetchone()
+            # A run that answered nothing (a wrong key, a typo) binds nobody.
+            others = db.execute(f"SELECT task_key, model FROM settings s WHERE {_ANSWERED}").fetchall()
+            if others and not allow_change and not (row and row[1]):
+                raise StoreError(_changed(self.path, others, task_key, model))
             if row:
                 return int(row[0])
-            others = db.execute("SELECT task_key, model FROM settings").fetchall()
-            if others and not allow_change:
-                raise StoreError(_changed(self.path, others, task_key, model))
             cursor = db.execute(
                 "INSERT INTO settings (task_key, model, task) VALUES (?, ?, ?)", (task_key, model, task)
             )
@@ -264,6 +267,7 @@ class RunStore:
         return self.query(sql, values)[0][0]
 
 
+_ANSWERED = "EXISTS (SELECT 1 FROM answers a WHERE a.settings_id = s.id)"
 _INSERT_INPUT = "INSERT INTO inputs VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 
