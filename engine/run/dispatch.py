@@ -12,7 +12,7 @@ import msgspec
 from engine.adapters.store import Spent
 from engine.decide.brake import PROBES
 from engine.decide.packing import Room, pack
-from engine.decide.prompts import request_ids, request_salt, user_message
+from engine.decide.prompts import first_words, request_ids, request_salt, user_message
 from engine.run.plan import Asking
 from engine.run.queue import Wait
 from engine.run.state import RunState
@@ -101,6 +101,7 @@ class Dispatcher:
             # While nothing but errors comes, what is known to be waiting is enough to find out when that ends.
             fresh=not state.brake.is_silent,
             hurry=state.input_ended or state.input_waits,
+            distinct=_key if state.asking.keyed else None,
         )
         if isinstance(step, Wait) and state.input_ended and not state.calls and state.queue.is_empty:
             return None
@@ -236,3 +237,8 @@ class Dispatcher:
             reserved_usd=state.budget.worst_usd(input_tokens=expected_input, output_tokens=most_output),
             sent_at_s=0.0,
         )
+
+
+def _key(item: Item) -> str:
+    """What the keyed form tells records by: between two with the same first words a swap could not be seen."""
+    return first_words(item.record.input)

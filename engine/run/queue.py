@@ -61,13 +61,15 @@ class WorkQueue:
             self._ready.append(batch)
 
     def take(
-        self, now: float, *, choose: Choose, size: int, lone: bool, hurry: bool, fresh: bool = True
-    ) -> Batch | Wait:
+        self, now: float, *, choose: Choose, size: int, lone: bool, hurry: bool, fresh: bool = True,
+        distinct: Callable[[Item], str] | None = None,
+    ) -> Batch | Wait:  # fmt: skip
         """The next batch to send, or how long nothing can be sent.
 
         :param size: records that make a full batch.
         :param lone: send the oldest new record alone.
         :param fresh: new records may be sent though batches are waiting to come back.
+        :param distinct: records of a batch must differ in this; others stay for a later one.
         :param hurry: no more input will come before something is sent: do not wait for a fuller batch.
         """
         while self._delayed and self._delayed[0][0] <= now:
@@ -83,6 +85,10 @@ class WorkQueue:
         if not hurry and len(self._fresh) < size and now < full_s:
             return Wait(until_s=full_s if due_s is None else min(full_s, due_s))
         chosen = choose(_EntryTokens(self._fresh))
+        if distinct is not None:
+            oldest = {distinct(self._fresh[index]): index for index in sorted(chosen, reverse=True)}
+            kept = set(oldest.values())
+            chosen = [index for index in chosen if index in kept]
         batch = Batch(items=tuple(self._fresh[index] for index in chosen))
         for index in sorted(chosen, reverse=True):
             del self._fresh[index]

@@ -117,6 +117,20 @@ def test_swapped_answers_are_caught_by_the_keyed_form() -> None:
     assert plain.mislabelled(records) != []
 
 
+def test_records_with_the_same_first_words_share_no_keyed_request() -> None:
+    """Between two of them a swap could not be seen, so they go apart; those that differ still go together."""
+    records = make_records(40, lambda number: f"one and the same beginning, then {number}")
+    base = make_config(8)
+    keyed = RunConfig(packing=base.packing, limits=base.limits, recovery=base.recovery, answer_form="keyed")
+    outcome = simulate(records, keyed, SimulatorConfig(mode="swap"))
+    outcome.assert_each_once(records)
+    assert {result.batch_size for result in outcome.results} == {1}
+    mixed = make_records(40, lambda number: f"beginning {number % 4} of one and the same, then {number}")
+    outcome = simulate(mixed, keyed, SimulatorConfig())
+    outcome.assert_each_once(mixed)
+    assert 2 <= max(result.batch_size for result in outcome.results) <= 4
+
+
 def test_an_endpoint_that_ignores_the_keyed_form_gets_the_compact_one() -> None:
     """The run goes on compact, with a notice, instead of being stopped."""
     records = make_records(100)
