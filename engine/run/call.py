@@ -20,7 +20,7 @@ from engine.run.journal import Journal
 from engine.run.outcome import Settled, copies, settle
 from engine.run.state import RunState
 from engine.vocabulary.errors import RunStopped
-from engine.vocabulary.values import ASKS, Batch, Completion, Fault, FaultKind, Item, Result, Usage
+from engine.vocabulary.values import ASKS, Batch, Completion, Fault, FaultKind, Item, RecordError, Result, Usage
 
 _UNKEYED_REPLIES = 2
 _ABOUT_CONTENT = frozenset({FaultKind.REJECTED, FaultKind.FILTERED, FaultKind.CONTEXT})
@@ -262,8 +262,8 @@ class Caller:
         state = self._state
         size, form, wall = len(sent.ids), sent.asking.prompt.form, state.wall(now)
 
-        def end(item: Item, **how: object) -> tuple[Item, Settled]:
-            return item, settle(item, batch_size=size, form=form, now=now, wall_time=wall, **how)  # type: ignore[arg-type]
+        def end(item: Item, *, output: object = None, error: RecordError | None = None) -> tuple[Item, Settled]:
+            return item, settle(item, output=output, error=error, batch_size=size, form=form, now=now, wall_time=wall)
 
         pairs = [end(answer.item, output=answer.output) for answer in verdict.accepted]
         pairs += [end(failure.item, error=failure.error) for failure in verdict.failed]

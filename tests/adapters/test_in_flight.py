@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -34,10 +34,12 @@ def crash(store: RunStore) -> None:
 
 @given(steps=st.lists(st.tuples(st.booleans(), st.integers(0, 30)), max_size=60))
 @settings(max_examples=60, deadline=None)
-def test_what_was_noted_and_not_forgotten_is_left_over(tmp_path_factory: object, steps: list[tuple[bool, int]]) -> None:
+def test_what_was_noted_and_not_forgotten_is_left_over(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[bool, int]]
+) -> None:
     """After any sequence of notes and endings every open request is found, and the file holds no more places than
     there ever were requests in flight at once."""
-    path = Path(os.fspath(tmp_path_factory.mktemp("flight"))) / "file"  # type: ignore[attr-defined]
+    path = tmp_path_factory.mktemp("flight") / "file"
     file = InFlightFile(path)
     open_calls: set[int] = set()
     most = 0
@@ -57,9 +59,9 @@ def test_what_was_noted_and_not_forgotten_is_left_over(tmp_path_factory: object,
 
 
 @given(st.binary(max_size=400))
-def test_a_torn_or_foreign_file_is_no_error(tmp_path_factory: object, content: bytes) -> None:
+def test_a_torn_or_foreign_file_is_no_error(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     """Whatever the file holds, only whole notes are believed."""
-    path = Path(os.fspath(tmp_path_factory.mktemp("flight"))) / "file"  # type: ignore[attr-defined]
+    path = tmp_path_factory.mktemp("flight") / "file"
     path.write_bytes(content)
     assert list(left_over(path)) == []
 
