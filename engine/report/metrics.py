@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from engine.decide.batch_size import BatchSize
+from engine.decide.concurrency import Window
 from engine.decide.quality import QualityGuard
+from engine.decide.rate import DiscoveredRate
 from engine.vocabulary.values import Usage, Waits
 
 
@@ -42,6 +44,8 @@ class Counters:
     :ivar malformed: replies with status 200 that left an asked record unanswered.
     :ivar tokens_wasted: input and output tokens of attempts that gave no accepted answer.
     :ivar auditor: the guard of the labels; None without one.
+    :ivar window: requests in flight as it is found out, with its moves; None where the user gave the number.
+    :ivar rate: requests and tokens a minute as they are found out, with their moves; None where the user gave them.
     :ivar batch_size: how large new batches are at present, and why; None before a run begins.
     :ivar tokens_estimated: input and output tokens, of the above, that are our own estimate.
     """
@@ -74,6 +78,8 @@ class Counters:
     notices: list[str] = field(default_factory=list)
     batch_size: BatchSize | None = None
     auditor: Audited | None = None
+    window: Window | None = None
+    rate: DiscoveredRate | None = None
     first_sent_s: float | None = None
     last_result_s: float | None = None
 
