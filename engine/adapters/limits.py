@@ -10,7 +10,7 @@ its bound, and below some ten requests a minute it loses up to half of the limit
 from __future__ import annotations
 
 import math
-from collections import defaultdict, deque
+from collections import deque
 
 import anyio
 import msgspec
@@ -87,10 +87,10 @@ class _Limit:
             wait_s = booking.at_s + WINDOW_S - now
         return wait_s
 
-    def start(self) -> None:
-        """What was booked last starts only now."""
-        if self._ledger:
-            self._ledger[-1].at_s = anyio.current_time()
+    def start(self, booking: _Booking) -> None:
+        """What was booked last starts only now; anything else keeps its place, since the ledger is in order of time."""
+        if self._ledger and self._ledger[-1] is booking:
+            booking.at_s = anyio.current_time()
 
     def correct(self, booking: _Booking, used: int) -> None:
         """Give back what was not used, or charge what was used beyond, up to a minute's worth."""
@@ -103,50 +103,86 @@ class _Limit:
             self._eased = anyio.Event()
 
 
-class Pacer:
-    """Paces requests under both limits. One dispatcher calls both waits in turn for each request, then starts it."""
+class _Bound(msgspec.Struct, frozen=True):
+    """One limit of the endpoint's, and how much of it a request takes."""
 
-    def __init__(self, limits: Limits) -> None:
-        rpm, tpm = limits.requests_per_minute, limits.tokens_per_minute
-        self._tokens_burst = math.inf if tpm is None else max(1.0, tpm * _TOKENS_BURST_SHARE)
-        self._requests = None if rpm is None else _Limit(rpm, burst=max(1.0, rpm * _REQUESTS_BURST_S / _MINUTE_S))
-        self._tokens = None if tpm is None else _Limit(tpm, burst=self._tokens_burst)
-        self._unsettled: defaultdict[int, deque[_Booking]] = defaultdict(deque)
+    limit: _Limit
+    requests: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+    def amount(self, input_tokens: int, output_tokens: int) -> int:
+        return self.requests + self.input_tokens * input_tokens + self.output_tokens * output_tokens
+
+
+class Reservation:
+    """What one request took of every limit, until it is known what it used.
+
+    :ivar requests_s: how long it waited for requests a minute; `tokens_s` for tokens a minute.
+    """
+
+    def __init__(self) -> None:
+        self.requests_s = self.tokens_s = 0.0
+        self._bookings: list[tuple[_Bound, _Booking]] = []
 
     def __repr__(self) -> str:
-        return f"Pacer(requests={self._requests!r}, tokens={self._tokens!r})"
+        return f"Reservation({[booking for _, booking in self._bookings]})"
+
+    def note(self, bound: _Bound, booking: _Booking, waited_s: float) -> None:
+        """One limit more lets it go."""
+        self._bookings.append((bound, booking))
+        if bound.requests:
+            self.requests_s += waited_s
+        else:
+            self.tokens_s += waited_s
+
+    def start(self) -> None:
+        """The request starts only now. Only the last one reserved may still be moved."""
+        for bound, booking in self._bookings:
+            bound.limit.start(booking)
+
+    def settle(self, *, input_tokens: int, output_tokens: int) -> None:
+        """It used so much: the difference is charged to, or taken off, the next ones. Only the first time counts."""
+        for bound, booking in self._bookings:
+            if not bound.requests:
+                bound.limit.correct(booking, bound.amount(max(0, input_tokens), max(0, output_tokens)))
+        self._bookings.clear()
+
+
+class Pacer:
+    """Paces requests under all limits. One dispatcher reserves for one request after the other, and starts each."""
+
+    def __init__(self, limits: Limits) -> None:
+        rpm = limits.requests_per_minute
+        self._bounds: list[_Bound] = []
+        if rpm is not None:
+            burst = max(1.0, rpm * _REQUESTS_BURST_S / _MINUTE_S)
+            self._bounds.append(_Bound(_Limit(rpm, burst=burst), requests=1))
+        for per_minute, of_input, of_output in (
+            (limits.tokens_per_minute, 1, 1),
+            (limits.input_tokens_per_minute, 1, 0),
+            (limits.output_tokens_per_minute, 0, 1),
+        ):
+            if per_minute is not None:
+                limit = _Limit(per_minute, burst=max(1.0, per_minute * _TOKENS_BURST_SHARE))
+                self._bounds.append(_Bound(limit, input_tokens=of_input, output_tokens=of_output))
+        held_by = [limits.tokens_per_minute, limits.input_tokens_per_minute]
+        self._comfortable = min((per * _TOKENS_BURST_SHARE for per in held_by if per is not None), default=math.inf)
+
+    def __repr__(self) -> str:
+        return f"Pacer({[bound.limit for bound in self._bounds]})"
 
     @property
     def comfortable_tokens(self) -> float:
         """Tokens that a request may take without its waiting costing too much of the limit."""
-        return self._tokens_burst
+        return max(1.0, self._comfortable)
 
-    async def wait_for_request(self) -> None:
-        """Return when one more request may start."""
-        if self._requests is not None:
-            await self._requests.take(1)
-
-    async def wait_for_tokens(self, tokens: int) -> None:
-        """Return when `tokens` more may be used, less what earlier requests reserved and did not use."""
-        if self._tokens is not None:
-            booking = await self._tokens.take(tokens)
-            self._unsettled[tokens].append(booking)
-        self.start()
-
-    def start(self) -> None:
-        """The request that was admitted last starts now: call it after waiting for something else."""
-        for limit in (self._requests, self._tokens):
-            if limit is not None:
-                limit.start()
-
-    def settle(self, *, reserved: int, used: int) -> None:
-        """A request reserved so much and used so much: the difference is charged to, or taken off, the next ones.
-
-        Requests that reserved the same are taken to end in the order of their start.
-        """
-        if self._tokens is None or reserved not in self._unsettled:
-            return
-        same = self._unsettled[reserved]
-        self._tokens.correct(same.popleft(), max(0, used))
-        if not same:
-            del self._unsettled[reserved]
+    async def reserve(self, *, input_tokens: int, output_tokens: int) -> Reservation:
+        """Return when one more request of this size may start, less what earlier ones reserved and did not use."""
+        reservation = Reservation()
+        for bound in self._bounds:
+            since_s = anyio.current_time()
+            booking = await bound.limit.take(bound.amount(input_tokens, output_tokens))
+            reservation.note(bound, booking, anyio.current_time() - since_s)
+        reservation.start()
+        return reservation

@@ -107,8 +107,10 @@ _OPTIONS: list[Callable[[Any], Any]] = [
     click.option("--model-path", metavar="FILE", help="A GGUF file for the embedded model."),
     click.option("--rpm", type=_Finite(min=1), metavar="N", help="Requests a minute that are allowed."),
     click.option("--tpm", type=_Finite(min=1), metavar="N", help="Tokens a minute that are allowed."),
-    click.option("--max-concurrency", type=click.IntRange(min=1), default=16, show_default=True, metavar="N",
-                 help="Requests in flight at once."),
+    click.option("--itpm", type=_Finite(min=1), metavar="N", help="Input tokens a minute, where they count apart."),
+    click.option("--otpm", type=_Finite(min=1), metavar="N", help="Output tokens a minute, where they count apart."),
+    click.option("--max-concurrency", type=click.IntRange(min=1), metavar="N",
+                 help="Requests in flight at once.  [default: found out, at most 64]"),
     click.option("--batch-size", callback=_batch_size, default="auto", show_default=True, metavar="N|auto",
                  help="Inputs in one request."),
     click.option("--max-batch-size", type=click.IntRange(min=1), metavar="N",
@@ -206,6 +208,8 @@ def _config(options: dict[str, Any]) -> RunConfig:
         limits=Limits(
             requests_per_minute=options["rpm"],
             tokens_per_minute=options["tpm"],
+            input_tokens_per_minute=options["itpm"],
+            output_tokens_per_minute=options["otpm"],
             max_concurrency=options["max_concurrency"],
         ),
         packing=Packing(

@@ -261,7 +261,7 @@ def _limits(counters: Counters, ledger: Ledger, config: RunConfig, waits: QueueW
     return LimitsUse(
         rpm=_use(limits.requests_per_minute, 60 * calls.count, span_s, peak_requests),
         tpm=_use(limits.tokens_per_minute, 60 * tokens, span_s, peak_tokens),
-        concurrency=_use(limits.max_concurrency, calls.busy_s, span_s, counters.peak_in_flight),
+        concurrency=_use(limits.most_in_flight, calls.busy_s, span_s, counters.peak_in_flight),
         bound_by=_bound_by(waits, span_s),
     )
 

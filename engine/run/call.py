@@ -120,7 +120,7 @@ class Caller:
         state, now = self._state, anyio.current_time()
         verdict = self._judged(sent, outcome, now)
         state.counters.add_unconfirmed(spent.unconfirmed_input, spent.unconfirmed_output)
-        state.pacer.settle(reserved=sent.reserved_tokens, used=_charged(sent, outcome, usage))
+        _settle_reservation(sent, outcome, usage)
         self._count(verdict, usage)
         self._observe_size(sent, outcome, verdict, usage, now)
         settled = self._ends(sent, verdict, now)
@@ -175,7 +175,7 @@ class Caller:
             if auditor is not None:
                 auditor.observe_audit(sent.batch, outputs, usage, now=now)
         state.counters.add_unconfirmed(spent.unconfirmed_input, spent.unconfirmed_output)
-        state.pacer.settle(reserved=sent.reserved_tokens, used=_charged(sent, outcome, usage))
+        _settle_reservation(sent, outcome, usage)
         self._count(Verdict(cause=cause), usage, audit=True)
         row = self._call_row(sent, outcome, Verdict(cause=cause), usage, spent, now)
         await self._journal.write([msgspec.structs.replace(row, purpose="audit")], ())
@@ -335,6 +335,12 @@ def _spent(sent: Sent, outcome: Completion | Fault, usage: Usage) -> Spent:
     if isinstance(outcome, Fault) and outcome.usage is None and outcome.sent and outcome.status in (0, 200):
         return _unconfirmed(sent)
     return Spent(input_tokens=usage.input_tokens, cached_tokens=usage.cached_tokens, output_tokens=usage.output_tokens)
+
+
+def _settle_reservation(sent: Sent, outcome: Completion | Fault, usage: Usage) -> None:
+    """Of a request that failed the endpoint may have counted all of it, so what was reserved stays."""
+    if isinstance(outcome, Completion) or outcome.usage is not None:
+        sent.reservation.settle(input_tokens=usage.input_tokens, output_tokens=usage.output_tokens)
 
 
 def _charged(sent: Sent, outcome: Completion | Fault, usage: Usage) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -94,13 +95,13 @@ class Workbench:
                 f"the static prompt alone takes {asking.static_tokens:,} tokens and a request may have {most:,}; "
                 "shorten instructions or examples, or raise max_input_tokens (--max-input-tokens)"
             )
-        tpm = self.config.limits.tokens_per_minute
-        least = asking.static_tokens + asking.output_tokens
-        if tpm is not None and least >= tpm:
+        above = self.config.limits.exceeded(
+            input_tokens=asking.static_tokens + 1, output_tokens=math.ceil(asking.output_tokens)
+        )
+        if above is not None:
             raise ConfigError(
-                f"the static prompt and one answer take some {least:,.0f} tokens, "
-                f"and {tpm:,.0f} a minute are allowed, so no request could ever be sent; shorten instructions or "
-                "examples, or raise tokens_per_minute (--tpm)"
+                f"the static prompt and one answer take some {above}, so no request could ever be sent; "
+                f"shorten instructions or examples, or raise {above.option}"
             )
         fallback = self._asking(task, "compact") if asking.keyed else None
         return Plan(task=task, asking=asking, fallback=fallback)
@@ -261,9 +262,7 @@ async def open_workbench(
         opened = await run_sync(lambda: temporary_store() if store is None else open_store(store))
         stack.callback(opened.close)
         if transport is None:
-            transport = await stack.enter_async_context(
-                HttpTransport(max_connections=config.limits.max_concurrency + 1)
-            )
+            transport = await stack.enter_async_context(HttpTransport(max_connections=config.limits.most_in_flight + 1))
         tokenizer = await run_sync(lambda: TiktokenCounter(model_name))
         yield Workbench(
             endpoint=endpoint,
@@ -286,5 +285,5 @@ def fitted(config: RunConfig, *, slots: int, context_tokens: int = CONTEXT_TOKEN
         max_input_tokens=min(config.packing.max_input_tokens, int((context_tokens - output) / 1.25)),
         max_output_tokens=output,
     )
-    limits = msgspec.structs.replace(config.limits, max_concurrency=min(config.limits.max_concurrency, slots))
+    limits = msgspec.structs.replace(config.limits, max_concurrency=min(config.limits.most_in_flight, slots))
     return msgspec.structs.replace(config, packing=packing, limits=limits)

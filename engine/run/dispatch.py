@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import anyio
 import msgspec
 
+from engine.adapters.limits import Reservation
 from engine.adapters.store import Spent
 from engine.decide.brake import PROBES
 from engine.decide.packing import Room, pack
@@ -40,6 +41,7 @@ class Sent(msgspec.Struct, frozen=True, kw_only=True):
     max_output_tokens: int
     reserved_tokens: int
     reserved_usd: float
+    reservation: Reservation
     sent_at_s: float
 
 
@@ -173,7 +175,7 @@ class Dispatcher:
         if not await self._within_budget(sent):
             return None
         try:
-            waits = await self._within_limits(sent, window_s)
+            reservation, waits = await self._within_limits(sent, window_s)
         except BaseException:
             state.budget.settle(sent.reserved_usd, _NOTHING)
             raise
@@ -181,22 +183,20 @@ class Dispatcher:
         now = anyio.current_time()
         if state.counters.first_sent_s is None:
             state.counters.first_sent_s = now
-        return msgspec.structs.replace(sent, sent_at_s=now)
+        return msgspec.structs.replace(sent, reservation=reservation, sent_at_s=now)
 
-    async def _within_limits(self, sent: Sent, window_s: float) -> Waits:
-        pacer = self._state.pacer
-        started = anyio.current_time()
-        await pacer.wait_for_request()
-        after_requests = anyio.current_time()
-        await pacer.wait_for_tokens(sent.reserved_tokens)
-        after_tokens = anyio.current_time()
+    async def _within_limits(self, sent: Sent, window_s: float) -> tuple[Reservation, Waits]:
+        reservation = await self._state.pacer.reserve(
+            input_tokens=sent.expected_input, output_tokens=sent.reserved_tokens - sent.expected_input
+        )
+        paced_s = anyio.current_time()
         await self._pause_over()
-        pacer.start()
-        return Waits(
+        reservation.start()
+        return reservation, Waits(
             window_s=window_s,
-            requests_s=after_requests - started,
-            tokens_s=after_tokens - after_requests,
-            pause_s=anyio.current_time() - after_tokens,
+            requests_s=reservation.requests_s,
+            tokens_s=reservation.tokens_s,
+            pause_s=anyio.current_time() - paced_s,
         )
 
     async def _pause_over(self) -> None:
@@ -235,6 +235,7 @@ class Dispatcher:
             max_output_tokens=most_output,
             reserved_tokens=expected_input + estimates.output_tokens(len(batch.items)),
             reserved_usd=state.budget.worst_usd(input_tokens=expected_input, output_tokens=most_output),
+            reservation=Reservation(),
             sent_at_s=0.0,
         )
 

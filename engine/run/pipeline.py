@@ -99,7 +99,7 @@ class Pipeline:
     def _capacity(self) -> int:
         """Records that may be held at once: the look-ahead, and two rounds of full batches."""
         packing = self._config.packing
-        return max(packing.look_ahead, 2 * self._state.batch_size.size() * self._config.limits.max_concurrency)
+        return max(packing.look_ahead, 2 * self._state.batch_size.size() * self._state.most_in_flight)
 
     async def _feed(self, reader: Reader) -> None:
         with self._state.feeding:
@@ -171,12 +171,10 @@ class Pipeline:
                 f"needs about {needed:,} input tokens in a request of its own, and {most:,} are allowed; "
                 "a larger max_input_tokens (--max-input-tokens) lets it through in the next run"
             )
-        tpm = config.limits.tokens_per_minute
-        both = needed + estimates.output_tokens(1)
-        if tpm is not None and both > tpm:
+        above = config.limits.exceeded(input_tokens=needed, output_tokens=estimates.output_tokens(1))
+        if above is not None:
             return (
-                f"needs about {both:,} tokens in a request of its own, more than the limit of {tpm:,.0f} tokens a "
-                "minute; a larger tokens_per_minute (--tpm) lets it through in the next run"
+                f"needs about {above} in a request of its own; a larger {above.option} lets it through in the next run"
             )
         return None
 

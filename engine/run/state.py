@@ -97,14 +97,18 @@ class RunState:
     @property
     def window(self) -> int:
         """Requests that may be in flight at once; two until it is known that anything works."""
-        most = self.config.limits.max_concurrency
+        most = self.most_in_flight
         return most if self.brake.is_open else min(PROBES, most)
+
+    @property
+    def most_in_flight(self) -> int:
+        """Requests that may be in flight at once when all is well."""
+        return self.config.limits.most_in_flight
 
     @property
     def is_paced(self) -> bool:
         """Whether requests or tokens a minute are limited, so that a request more costs more than a slot."""
-        limits = self.config.limits
-        return limits.requests_per_minute is not None or limits.tokens_per_minute is not None
+        return self.config.limits.are_known
 
     @property
     def allowed(self) -> Allowed:

@@ -60,15 +60,67 @@ class Endpoint(msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=Tru
             msgspec.structs.force_setattr(self, "api_key", Secret(key))
 
 
-class Limits(msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=True):
-    """What the endpoint allows. None means not known: nothing is paced, and a 429 pauses everybody.
+MOST_IN_FLIGHT = 64
+"""Where the window finds itself: beyond, one process gains little, and an endpoint that bears more can be told."""
 
+
+class Exceeded(msgspec.Struct, frozen=True):
+    """A limit a minute that one request is above by itself, so that it could never be sent."""
+
+    needed: float
+    per_minute: float
+    kind: str
+    option: str
+
+    def __str__(self) -> str:
+        return f"{self.needed:,.0f} {self.kind}, and {self.per_minute:,.0f} a minute are allowed"
+
+
+class Limits(msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=True):
+    """What the endpoint allows. None means not known, and is found out: a rate by what is refused or by the endpoint's
+    headers, the number in flight by what it does to throughput. What is given is never exceeded; less is used where
+    refusals show that it is too much.
+
+    :ivar tokens_per_minute: input and output together.
+    :ivar input_tokens_per_minute: where the endpoint counts them apart from the output; all three may be given.
     :ivar max_concurrency: requests in flight at once.
     """
 
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
-    max_concurrency: int = 16
+    input_tokens_per_minute: float | None = None
+    output_tokens_per_minute: float | None = None
+    max_concurrency: int | None = None
+
+    @property
+    def are_known(self) -> bool:
+        """Whether any rate is given."""
+        return any(
+            per_minute is not None
+            for per_minute in (
+                self.requests_per_minute,
+                self.tokens_per_minute,
+                self.input_tokens_per_minute,
+                self.output_tokens_per_minute,
+            )
+        )
+
+    def exceeded(self, *, input_tokens: float, output_tokens: float) -> Exceeded | None:
+        """The first limit that a request with so many tokens is above."""
+        both = input_tokens + output_tokens
+        for needed, per_minute, kind, option in (
+            (both, self.tokens_per_minute, "tokens", "tokens_per_minute (--tpm)"),
+            (input_tokens, self.input_tokens_per_minute, "input tokens", "input_tokens_per_minute (--itpm)"),
+            (output_tokens, self.output_tokens_per_minute, "output tokens", "output_tokens_per_minute (--otpm)"),
+        ):
+            if per_minute is not None and needed > per_minute:
+                return Exceeded(needed, per_minute, kind, option)
+        return None
+
+    @property
+    def most_in_flight(self) -> int:
+        """Requests that may ever be in flight at once."""
+        return MOST_IN_FLIGHT if self.max_concurrency is None else self.max_concurrency
 
 
 class Packing(msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=True):
@@ -166,6 +218,8 @@ def _problems(config: RunConfig) -> Iterator[str]:
         "max concurrency": limits.max_concurrency,
         "requests per minute": limits.requests_per_minute,
         "tokens per minute": limits.tokens_per_minute,
+        "input tokens per minute": limits.input_tokens_per_minute,
+        "output tokens per minute": limits.output_tokens_per_minute,
         "lone attempts": recovery.lone_attempts,
         "transport attempts": recovery.transport_attempts,
     }

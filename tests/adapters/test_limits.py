@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from engine.adapters.limits import Pacer
+from engine.adapters.limits import Pacer, Reservation
 from engine.testing.virtual_time import on_virtual_time, run
 from engine.vocabulary.config import Limits
 
@@ -25,8 +25,7 @@ async def starts_of(limits: Limits, sizes: Sequence[int]) -> list[Start]:
     pacer = Pacer(limits)
     starts = []
     for size in sizes:
-        await pacer.wait_for_request()
-        await pacer.wait_for_tokens(size)
+        await pacer.reserve(input_tokens=size, output_tokens=0)
         starts.append((anyio.current_time(), size))
     return starts
 
@@ -131,7 +130,7 @@ async def test_first_come_first_served() -> None:
     order: list[int] = []
 
     async def ask(name: int, size: int) -> None:
-        await pacer.wait_for_tokens(size)
+        await pacer.reserve(input_tokens=size, output_tokens=0)
         order.append(name)
 
     async with anyio.create_task_group() as tasks:
@@ -147,8 +146,8 @@ async def test_what_was_not_used_is_given_back() -> None:
     pacer = Pacer(Limits(tokens_per_minute=1_000))
     began = anyio.current_time()
     for _ in range(1_250):
-        await pacer.wait_for_tokens(40)
-        pacer.settle(reserved=40, used=4)
+        reservation = await pacer.reserve(input_tokens=40, output_tokens=0)
+        reservation.settle(input_tokens=4, output_tokens=0)
     used_per_minute = 1_250 * 4 * MINUTE_S / (anyio.current_time() - began)
     assert 930 <= used_per_minute <= 1_250  # the opening bucket and the last minute's share
 
@@ -157,16 +156,16 @@ async def test_what_was_not_used_is_given_back() -> None:
 async def test_what_is_given_back_wakes_who_waits() -> None:
     """A request that waits for the window goes as soon as another gives back enough, not when the window has moved."""
     pacer = Pacer(Limits(tokens_per_minute=1_000))
-    await pacer.wait_for_tokens(1_000)
+    first = await pacer.reserve(input_tokens=1_000, output_tokens=0)
     began = anyio.current_time()
 
     async def finish() -> None:
         await anyio.sleep(5)
-        pacer.settle(reserved=1_000, used=10)
+        first.settle(input_tokens=10, output_tokens=0)
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(finish)
-        await pacer.wait_for_tokens(40)
+        await pacer.reserve(input_tokens=40, output_tokens=0)
     assert anyio.current_time() - began == pytest.approx(5, abs=0.1)
 
 
@@ -176,8 +175,8 @@ async def test_what_was_used_beyond_is_charged() -> None:
     pacer = Pacer(Limits(tokens_per_minute=1_000))
     began = anyio.current_time()
     for _ in range(200):
-        await pacer.wait_for_tokens(10)
-        pacer.settle(reserved=10, used=20)
+        reservation = await pacer.reserve(input_tokens=10, output_tokens=0)
+        reservation.settle(input_tokens=10, output_tokens=10)
     used_per_minute = 200 * 20 * MINUTE_S / (anyio.current_time() - began)
     assert 930 <= used_per_minute <= 1_100
 
@@ -197,19 +196,19 @@ def test_no_minute_has_more_tokens_than_the_limit_after_settlement(
         pacer = Pacer(Limits(tokens_per_minute=tpm))
         charged: list[list[float]] = []
 
-        async def reply(entry: list[float], reserved: int, used: int, latency_s: float) -> None:
+        async def reply(entry: list[float], reservation: Reservation, used: int, latency_s: float) -> None:
             await anyio.sleep(latency_s)
             entry[1] = used
-            pacer.settle(reserved=reserved, used=used)
+            reservation.settle(input_tokens=used, output_tokens=0)
 
         async with anyio.create_task_group() as tasks:
             for share, latency_s in requests:
                 reserved = max(1, int(share * tpm))
-                await pacer.wait_for_tokens(reserved)
+                reservation = await pacer.reserve(input_tokens=reserved, output_tokens=0)
                 now = anyio.current_time()
                 charged.append([now, reserved])
                 assert sum(amount for at_s, amount in charged if at_s >= now - MINUTE_S) <= tpm
-                tasks.start_soon(reply, charged[-1], reserved, reserved * (reserved % 11) // 10, latency_s)
+                tasks.start_soon(reply, charged[-1], reservation, reserved * (reserved % 11) // 10, latency_s)
 
     run(main)
 
@@ -219,28 +218,28 @@ async def test_a_long_run_does_not_drift() -> None:
     """After thousands of settlements of odd sizes nothing is left over: the ledger is whole numbers, and empties."""
     pacer = Pacer(Limits(tokens_per_minute=999.7))
     for number in range(3_000):
-        await pacer.wait_for_tokens(1 + number % 37)
-        pacer.settle(reserved=1 + number % 37, used=(number * 7) % 41)
+        reservation = await pacer.reserve(input_tokens=1 + number % 37, output_tokens=0)
+        reservation.settle(input_tokens=(number * 7) % 41, output_tokens=0)
     await anyio.sleep(200)
     began = anyio.current_time()
-    await pacer.wait_for_tokens(39)
+    await pacer.reserve(input_tokens=39, output_tokens=0)
     assert anyio.current_time() - began < 1
-    assert repr(pacer) == "Pacer(requests=None, tokens=39 of 999.7 a minute, credit 0)"
+    assert repr(pacer) == "Pacer([39 of 999.7 a minute, credit 0])"
 
 
 @on_virtual_time
 async def test_an_absurd_settlement_does_not_stop_the_run() -> None:
     """Usage that cannot be true costs a few minutes at most, not a week; and a gift of it is no licence either."""
     pacer = Pacer(Limits(tokens_per_minute=1_000))
-    await pacer.wait_for_tokens(10)
-    pacer.settle(reserved=10, used=100_000_000)
+    reservation = await pacer.reserve(input_tokens=10, output_tokens=0)
+    reservation.settle(input_tokens=100_000_000, output_tokens=0)
     with anyio.fail_after(5 * MINUTE_S):
-        await pacer.wait_for_tokens(10)
-    pacer.settle(reserved=10, used=-100_000_000)
-    pacer.settle(reserved=100_000_000, used=0)
+        reservation = await pacer.reserve(input_tokens=10, output_tokens=0)
+    reservation.settle(input_tokens=-100_000_000, output_tokens=0)
+    reservation.settle(input_tokens=-100_000_000, output_tokens=0)
     starts = []
     for _ in range(100):
-        await pacer.wait_for_tokens(40)
+        await pacer.reserve(input_tokens=40, output_tokens=0)
         starts.append((anyio.current_time(), 40))
     assert fullest_minute(starts) <= 1_000
 
@@ -249,12 +248,52 @@ async def test_an_absurd_settlement_does_not_stop_the_run() -> None:
 async def test_waiting_can_be_cancelled() -> None:
     """Who gives up waiting leaves the queue, and the others are served."""
     pacer = Pacer(Limits(requests_per_minute=1, tokens_per_minute=100))
-    await pacer.wait_for_request()
-    await pacer.wait_for_tokens(100)
-    for wait in (pacer.wait_for_request, lambda: pacer.wait_for_tokens(50)):
-        with anyio.move_on_after(1) as scope:
-            await wait()
+    await pacer.reserve(input_tokens=100, output_tokens=0)
+    for wait_s in (1, 70):  # while it waits for a request, and, a request taken, for tokens
+        with anyio.move_on_after(wait_s) as scope:
+            await pacer.reserve(input_tokens=50, output_tokens=0)
         assert scope.cancelled_caught
     with anyio.fail_after(4 * MINUTE_S):
-        await pacer.wait_for_request()
-        await pacer.wait_for_tokens(50)
+        await pacer.reserve(input_tokens=50, output_tokens=0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    itpm=st.integers(100, 100_000),
+    otpm=st.integers(100, 100_000),
+    shares=st.lists(st.tuples(st.floats(0.001, 1), st.floats(0.001, 1)), min_size=1, max_size=60),
+)
+def test_input_and_output_apart_hold_together(itpm: int, otpm: int, shares: list[tuple[float, float]]) -> None:
+    """An endpoint that counts input and output apart gets no minute with more of either."""
+
+    async def main() -> None:
+        pacer = Pacer(Limits(input_tokens_per_minute=itpm, output_tokens_per_minute=otpm))
+        inputs, outputs = [], []
+        for of_input, of_output in shares:
+            amounts = max(1, int(of_input * itpm)), max(1, int(of_output * otpm))
+            await pacer.reserve(input_tokens=amounts[0], output_tokens=amounts[1])
+            inputs.append((anyio.current_time(), amounts[0]))
+            outputs.append((anyio.current_time(), amounts[1]))
+        assert fullest_minute(inputs) <= itpm
+        assert fullest_minute(outputs) <= otpm
+
+    run(main)
+
+
+@on_virtual_time
+async def test_requests_that_end_out_of_order_leave_the_right_ones() -> None:
+    """Of two requests with equal reservations the later one ends first, unused: in the minute after the first has
+    left the window, only what the later one used is still counted."""
+    pacer = Pacer(Limits(tokens_per_minute=1_000))
+    first = await pacer.reserve(input_tokens=500, output_tokens=0)
+    start_s = anyio.current_time()
+    second = await pacer.reserve(input_tokens=500, output_tokens=0)
+    assert anyio.current_time() - start_s > 10
+    second.settle(input_tokens=0, output_tokens=0)
+    first.settle(input_tokens=500, output_tokens=0)
+    began = anyio.current_time()
+    third = await pacer.reserve(input_tokens=500, output_tokens=0)
+    assert anyio.current_time() - began < 5
+    assert third.tokens_s < 5
+    await pacer.reserve(input_tokens=500, output_tokens=0)
+    assert anyio.current_time() - start_s <= 62  # the first leaves at 61; were the second counted instead, at 91
