@@ -37,6 +37,13 @@ _HYSTERESIS = 1.12
 _CHANGED = 1.3  # times slower or faster for two rounds: another server than the one that was measured
 _MEMORY = 300.0  # replies after which an old one has faded to 1/e
 _CUT = 0.8
+_BORNE = 3  # requests with so many in flight or more, of the last ones, went well
+_NEAR = 0.95  # of that number: below it, it is no reason for a refusal
+_USUAL = 0.01  # refused below that: from there on it is the endpoint's way, and one refusal is not enough
+_CALM = 1000
+_OUTCOMES = 60
+_REFUSED_SHARE = 0.6  # of the last with so many in flight or more, and at least eight: the limit has fallen
+_REFUSALS = 8
 _RECOVER_S = 10.0
 _FAILURES = 3
 _FAILED_SHARE = 0.2
@@ -177,6 +184,36 @@ class _Ceiling:
         self._used_s += used_s
 
 
+class _Refusals:
+    """Which refusals show a limit: not those that come as well where as many in flight were borne a moment ago."""
+
+    def __init__(self) -> None:
+        self._last: deque[tuple[int, bool]] = deque(maxlen=_OUTCOMES)
+        self._calm = self._accidents = 0.0
+
+    def note_accepted(self, in_flight: int) -> None:
+        self._calm += self._is_calm(in_flight)
+        self._last.append((in_flight, False))
+
+    def show_limit(self, in_flight: int) -> bool:
+        """Take in a refusal; whether it, with those before it, shows a limit."""
+        calm = self._is_calm(in_flight)
+        self._last.append((in_flight, True))
+        self._calm += calm
+        self._accidents += calm
+        if self._calm > _CALM:
+            self._calm, self._accidents = self._calm / 2, self._accidents / 2
+        if not calm and self._accidents < _USUAL * (self._calm + 50):
+            return True
+        ends = [refused for least, refused in self._last if least >= in_flight]
+        return sum(ends) >= max(_REFUSALS, _REFUSED_SHARE * len(ends))
+
+    def _is_calm(self, in_flight: int) -> bool:
+        """Whether clearly more than so many were in flight and not refused a moment ago."""
+        borne = sorted(least for least, refused in self._last if not refused)
+        return len(borne) >= _BORNE and in_flight < _NEAR * borne[-_BORNE]
+
+
 class Window:
     """The number of requests that may be in flight. Not thread-safe; owned by the pipeline.
 
@@ -184,13 +221,16 @@ class Window:
     All times `now` are seconds of one clock.
     """
 
-    def __init__(self, *, cap: int = DEFAULT_CAP, first: int = _FIRST) -> None:
+    def __init__(self, *, cap: int = DEFAULT_CAP, first: int = _FIRST, seeks: bool = True) -> None:
         """
         :param cap: never more than this.
         :param first: where the slow start begins.
+        :param seeks: False for a number that was given: it stays at the cap, but where so many are refused.
         """
         self._cap = max(1, cap)
-        self._wanted = self._size = min(max(1, first), self._cap)
+        self._seeks = seeks
+        self._wanted = self._size = min(max(1, first), self._cap) if seeks else self._cap
+        self._refusals = _Refusals()
         self._ceiling = _Ceiling()
         self._model = WorkModel()
         self._phase = _Phase.CLIMB
@@ -241,9 +281,10 @@ class Window:
         self, ticket: Ticket, now: float, *, latency_s: float, uncached_input_tokens: int, output_tokens: int
     ) -> None:
         """A reply came, whatever it is worth as an answer."""
+        self._refusals.note_accepted(ticket.in_flight)
         used = not ticket.paced and ticket.in_flight >= _USED * ticket.size
         self._recover(now, used=used and ticket.episode == self._episode)
-        if not used or abs(ticket.size - self._size) > 0.1 * self._size or latency_s <= 0:
+        if not self._seeks or not used or abs(ticket.size - self._size) > 0.1 * self._size or latency_s <= 0:
             return
         self._take_in(now, ticket.in_flight, latency_s, uncached_input_tokens, output_tokens)
         if self._round.weight >= max(8.0, 0.9 * min(self._size, _MEMORY / 2)):
@@ -256,7 +297,9 @@ class Window:
         Refusals with a `Retry-After` are no different: that paces requests, and says nothing about the window.
         """
         # Below a full window it was a rate that refused: cutting here as well would starve the rate of its latency.
-        if ticket.episode == self._episode and ticket.in_flight >= _USED * ticket.size:
+        if ticket.episode != self._episode or ticket.in_flight < _USED * ticket.size:
+            return
+        if self._refusals.show_limit(ticket.in_flight):
             self._cut(now, "refused (429)")
 
     def observe_failure(self, ticket: Ticket, now: float) -> None:

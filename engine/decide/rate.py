@@ -1,7 +1,8 @@
 """Requests and tokens a minute that nobody has told us, found by asking. See docs/design/concurrency.md.
 
-No pacing until the first refusal. A refusal means that the endpoint's bucket is empty; so between two refusals what
-was admitted is what flowed in, and that over the time between is the limit, however much the bucket can hold.
+No pacing until something is refused again and again. A refusal then means that the endpoint's bucket is empty; so
+between two refusals what was admitted is what flowed in, and that over the time between is the limit, however much the
+bucket can hold. A lone refusal below a rate that was borne a moment ago is an accident.
 """
 
 from __future__ import annotations
@@ -27,6 +28,15 @@ _LEAST_SENT = 4
 _MEASURED_S = 5.0
 _MEMORY_S = 180.0
 _BURST_S = 0.5  # of the rate may go at once: providers enforce a minute's limit by the second
+_RECENT = 40.0  # requests
+_SHARE = 0.2  # of the recent ones refused, at least twice: a limit, whatever the rate was
+_REFUSALS = 2
+_NEAR = 0.95  # of the rate last believed in: from there on one refusal is enough
+_MOST = 0.5  # refused at once after a cut: still far above the limit
+_USUAL = 0.02  # of requests refused below that rate: from there on it is the endpoint's way, and no limit
+_EXCESS = 0.1  # of refusals, beyond twice the usual
+_FALLS = 3  # computed limits in a row, each this much lower than the one before: they do not explain the refusals
+_LOWER = 0.85
 _KNOWN = 0.98  # of a limit that headers name; the endpoint's clock is not ours
 _HISTORY = 200
 
@@ -79,6 +89,64 @@ class _Sent:
         return sum(1 if amount > 0 else -1 for amount in inside), sum(inside)
 
 
+class _Refusals:
+    """How many of the recent requests were refused, and how many are at a rate that cannot be the reason."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._sent = self._refused = 0.0
+        self._calm = self._accidents = 0.0
+
+    def __repr__(self) -> str:
+        return f"{self._refused:.1f} of the last {self._sent:.0f} refused, {self._accidents:.1f} by accident"
+
+    def note_sent(self, *, calm: bool) -> None:
+        """A request goes out; `calm` is below the rate that is believed in."""
+        self._sent = self._sent * (1 - 1 / _RECENT) + 1
+        self._refused *= 1 - 1 / _RECENT
+        if calm:
+            self._calm = self._calm * (1 - 1 / 1000) + 1
+            self._accidents *= 1 - 1 / 1000
+
+    def show_limit(self, *, paced: bool, near: bool, calm: bool, measured: bool) -> bool:
+        """Take in a refusal; whether it and those before it show a limit.
+
+        :param near: a limit was computed, and we send about as much or more; `calm` is well below one.
+        :param measured: so much was sent since the last cut that a limit can be computed.
+        """
+        self._count += 1
+        self._refused += 1
+        self._accidents += calm
+        usual = self.usual
+        if usual < _USUAL and (near or (measured and not calm)):
+            return True
+        if calm and not measured:
+            return False
+        if paced and not near and not measured:
+            return self.share >= _MOST and self._count >= _REFUSALS
+        return self.share >= max(_SHARE, 2 * usual + _EXCESS) and self._count >= _REFUSALS
+
+    @property
+    def share(self) -> float:
+        """Of the recent requests, refused."""
+        return self._refused / max(self._sent, self._refused, 1.0)
+
+    @property
+    def usual(self) -> float:
+        """Of requests at a rate that cannot be the reason, refused; as if 50 before had not been."""
+        return self._accidents / (self._calm + 50)
+
+    def take_for_usual(self, share: float) -> None:
+        """So many are refused, whatever the rate."""
+        self._calm = max(self._calm, 200.0)
+        self._accidents = max(self._accidents, share * (self._calm + 50))
+
+    def restart(self) -> None:
+        """The rate was cut: what was refused before says nothing about the new one."""
+        self._count = 0
+        self._sent = self._refused = 0.0
+
+
 class _Quota:
     """One limit: what is believed of it, and a bucket that paces by that."""
 
@@ -86,6 +154,11 @@ class _Quota:
         self.dimension = dimension
         self.episode = 0
         self._sent = _Sent()
+        self._refusals = _Refusals()
+        self.named = False
+        self._is_computed = False
+        self._falls = 0
+        self._before_falls: float | None = None
         self._known: float | None = None  # per second, as all rates here
         self._top: float | None = None
         self._cut_to = _CUT
@@ -123,35 +196,75 @@ class _Quota:
         rate = self._refill(now)
         self._first_s = min(self._first_s, now)
         self._sent.add(now, amount)
+        self._refusals.note_sent(calm=self._is_calm)
         if rate is not None:
             self._level -= amount
 
-    def refuse(self, ticket_at_s: float, amount: int, now: float) -> None:
-        """A request that was sent since the last cut was refused: believe less."""
+    @property
+    def top(self) -> float | None:
+        """The limit a second that is believed in, without the way up to it and past it; None for none."""
+        known = [rate for rate in (self._top, self._known) if rate is not None]
+        return min(known) if known else None
+
+    @property
+    def _is_calm(self) -> bool:
+        """Whether the rate is well below one that was borne a moment ago, so that it is no reason for a refusal."""
+        rate, top = self.rate, self.top
+        return self._is_computed and rate is not None and top is not None and rate < _NEAR * top
+
+    def refuse(self, ticket_at_s: float, amount: int, now: float) -> bool:
+        """A request that was sent since the last cut was refused: believe less, where that shows a limit."""
         self._refill(now)
         self._sent.add(ticket_at_s, -amount)
+        near = self._is_computed and not self._is_calm
+        measured = self._is_measured(ticket_at_s)
+        if not self._refusals.show_limit(paced=self.rate is not None, near=near, calm=self._is_calm, measured=measured):
+            return False
+        share = self._refusals.share
+        self._refusals.restart()
         self.episode += 1
+        is_computed = self._is_measured(ticket_at_s)
+        before = self._top
         self._top, self._cut_to = self._estimate(ticket_at_s, now)
+        self._is_computed = is_computed
+        self._note_fall(before, share)
         mean = max(1.0, self._sent.mean)
         self._recover_s = min(max(_RECOVER_S, _RECOVER_REQUESTS * mean / self._top), _MAX_RECOVER_S)
         self._emptied_s = ticket_at_s
         self._used_s = 0.0
         self._level = min(self._level, 0.0)
+        return True
+
+    def _note_fall(self, before: float | None, share: float) -> None:
+        """A limit that was computed is right. Where the next ones are lower and lower, refusals have another reason."""
+        if before is None or self._top is None or self._top >= before or self._before_falls is None:
+            self._falls, self._before_falls = 0, self._top if self._is_computed else None
+            return
+        self._falls += self._top < _LOWER * before
+        if self._falls >= _FALLS and self._before_falls is not None:
+            self._refusals.take_for_usual(share)
+            self._top, self._falls = self._before_falls, 0
 
     def forget(self, ticket_at_s: float, amount: int) -> None:
         """A request from before the last cut was refused as well: it did not count."""
         self._sent.add(ticket_at_s, -amount)
 
     def _estimate(self, at_s: float, now: float) -> tuple[float, float]:
-        if self._emptied_s is not None and at_s - self._emptied_s >= _LEAST_S:
-            count, amount = self._sent.between(self._emptied_s, at_s)
-            if count >= _LEAST_SENT and amount > 0:
-                return amount / (at_s - self._emptied_s), _CUT
+        if self._emptied_s is not None and self._is_measured(at_s):
+            _, amount = self._sent.between(self._emptied_s, at_s)
+            return amount / (at_s - self._emptied_s), _CUT
         paced = self.rate
         if paced is not None and self._top is not None:
             return paced, _AGAIN_CUT  # refused again at once: far above the limit, and the curve must not lead back
         _, amount = self._sent.between(now - _MEASURED_S, now)
         return max(amount, 1) / min(_MEASURED_S, max(now - self._first_s, 1.0)), _FIRST_CUT
+
+    def _is_measured(self, at_s: float) -> bool:
+        """Whether enough was sent since the bucket was empty to compute the limit."""
+        if self._emptied_s is None or at_s - self._emptied_s < _LEAST_S:
+            return False
+        count, amount = self._sent.between(self._emptied_s, at_s)
+        return count >= _LEAST_SENT and amount > 0
 
     def learn(self, per_second: float) -> bool:
         """The endpoint has said its limit; whether that is news."""
@@ -160,6 +273,7 @@ class _Quota:
         if self._known is not None and per_second > self._known:
             self._top = None  # what refusals taught was about the smaller limit
         self._known = per_second
+        self.named = True
         return True
 
     def sync(self, level: float, now: float) -> None:
@@ -208,6 +322,22 @@ class DiscoveredRate:
         rate = self._quotas[dimension].rate
         return None if rate is None else 60 * rate
 
+    def believed(self, dimension: Dimension) -> float | None:
+        """The limit a minute, or None where there is none, or none that was ever named.
+
+        A refusal that names no limit is counted for requests: a larger batch is the way round that one, and costs
+        little if it was the other.
+        """
+        quota = self._quotas[dimension]
+        if quota.top is None or not (quota.named or dimension == "requests"):
+            return None
+        return 60 * quota.top
+
+    def binding(self, now: float, tokens: int) -> Dimension:
+        """The limit that the next request waits for longest."""
+        amounts: dict[Dimension, int] = {"requests": 1, "tokens": tokens}
+        return max(amounts, key=lambda name: self._quotas[name].delay_s(now, amounts[name]))
+
     def delay_s(self, now: float, tokens: int) -> float:
         """Seconds that the next request should wait; 0 is go. Ask again then: a refusal may have come meanwhile."""
         return max(self._quotas["requests"].delay_s(now, 1), self._quotas["tokens"].delay_s(now, tokens))
@@ -233,7 +363,9 @@ class DiscoveredRate:
                 quota.forget(ticket.at_s, amount)
                 continue
             old = quota.rate
-            quota.refuse(ticket.at_s, amount, now)
+            if not quota.refuse(ticket.at_s, amount, now):
+                continue
+            quota.named = dimension is not None
             self._note(now, quota, old, "refused (429)" + ("" if dimension else ", which limit was not said"))
 
     def learn_limit(self, dimension: Dimension, per_minute: float, now: float) -> None:

@@ -235,3 +235,19 @@ def test_whatever_happens_the_window_is_between_one_and_the_cap(
     assert len(window.history) <= 200
     assert all(move.reason and move.old != move.new for move in window.history)
     assert f"{window.size} of {cap}" in repr(window)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.2])
+def test_refusals_at_random_do_not_narrow_the_window(share: float) -> None:
+    """A server that refuses some requests whatever the load keeps most of its speed."""
+    rng = random.Random(1)
+    run = Run(Window(cap=32), flat, until_s=120, capacity=lambda _: 0 if rng.random() < share else 1_000)
+    assert run.per_second(30, 120) >= 0.7 * 32 / 0.75 * (1 - share)
+
+
+def test_a_given_number_is_kept_but_where_it_is_refused() -> None:
+    """Nothing is looked for below it; a server that bears only ten of them gets ten, not sixteen and refusals."""
+    assert {size for _, size in Run(Window(cap=16, seeks=False), queueing, until_s=60).sizes} == {16}
+    run = Run(Window(cap=16, seeks=False), flat, until_s=120, capacity=lambda _: 10)
+    assert run.per_second(30, 120) >= 0.85 * 10 / 0.75
+    assert run.refused <= 0.05 * len(run.ends)
