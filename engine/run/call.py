@@ -67,6 +67,7 @@ class Caller:
                 settling = True
                 usage = self._usage(sent, outcome)
                 spent = _spent(sent, outcome, usage)
+                self._observe_load(sent, outcome, usage)
                 settled += await self._settle_call(sent, outcome, usage, spent)
             return settled
         except anyio.get_cancelled_exc_class():
@@ -132,6 +133,11 @@ class Caller:
         for child in verdict.children:
             state.queue.add_child(_descended(child, sent.batch, verdict), now)
         return settled
+
+    def _observe_load(self, sent: Sent, outcome: Completion | Fault, usage: Usage) -> None:
+        now = anyio.current_time()
+        if sent.load is not None:
+            self._state.load.ended(sent.load, outcome, usage, latency_s=now - sent.sent_at_s, now=now)
 
     # -- what it was -----------------------------------------------------------------------------------------------
 

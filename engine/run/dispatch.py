@@ -14,6 +14,8 @@ from engine.adapters.store import Spent
 from engine.decide.brake import PROBES
 from engine.decide.packing import Room, pack
 from engine.decide.prompts import first_words, request_ids, request_salt, user_message
+from engine.decide.rate import Dimension
+from engine.run.load import LoadTicket
 from engine.run.plan import Asking
 from engine.run.queue import Wait
 from engine.run.state import RunState
@@ -21,6 +23,7 @@ from engine.vocabulary.values import Batch, Item, Waits
 
 _NOTHING = Spent()
 _FULL_SHARE = 0.8
+_LEAST_WAIT_S = 0.001
 
 
 class Sent(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +45,7 @@ class Sent(msgspec.Struct, frozen=True, kw_only=True):
     reserved_tokens: int
     reserved_usd: float
     reservation: Reservation
+    load: LoadTicket | None = None
     sent_at_s: float
 
 
@@ -183,9 +187,16 @@ class Dispatcher:
         now = anyio.current_time()
         if state.counters.first_sent_s is None:
             state.counters.first_sent_s = now
-        return msgspec.structs.replace(sent, reservation=reservation, sent_at_s=now)
+        load = state.load.sent(
+            now,
+            in_flight=state.counters.in_flight + 1,
+            tokens=sent.reserved_tokens,
+            paced=waits.requests_s + waits.tokens_s + waits.pause_s > 0,
+        )
+        return msgspec.structs.replace(sent, reservation=reservation, load=load, sent_at_s=now)
 
     async def _within_limits(self, sent: Sent, window_s: float) -> tuple[Reservation, Waits]:
+        dimension, found_s = await self._wait_for_rate(sent.reserved_tokens)
         reservation = await self._state.pacer.reserve(
             input_tokens=sent.expected_input, output_tokens=sent.reserved_tokens - sent.expected_input
         )
@@ -194,10 +205,20 @@ class Dispatcher:
         reservation.start()
         return reservation, Waits(
             window_s=window_s,
-            requests_s=reservation.requests_s,
-            tokens_s=reservation.tokens_s,
+            requests_s=reservation.requests_s + (found_s if dimension == "requests" else 0.0),
+            tokens_s=reservation.tokens_s + (found_s if dimension == "tokens" else 0.0),
             pause_s=anyio.current_time() - paced_s,
         )
+
+    async def _wait_for_rate(self, tokens: int) -> tuple[Dimension, float]:
+        """Wait as the limits that were found out say: for which of them, and how long."""
+        rate = self._state.load.rate
+        since_s = anyio.current_time()
+        dimension = rate.binding(since_s, tokens)
+        while (delay_s := rate.delay_s(anyio.current_time(), tokens)) > 0:
+            # What is left of a delay may be less than the clock can tell apart, and would be waited for for ever.
+            await self._state.changed.wait(anyio.current_time() + max(delay_s, _LEAST_WAIT_S))
+        return dimension, anyio.current_time() - since_s
 
     async def _pause_over(self) -> None:
         """A 429 may have come while this request waited for its turn, and another during the pause."""

@@ -13,9 +13,11 @@ from engine.decide.brake import PROBES, Brake
 from engine.decide.estimates import TokenEstimates
 from engine.decide.quality import QualityGuard
 from engine.decide.quality_evidence import can_be_judged
+from engine.decide.rate import Dimension
 from engine.report.metrics import Counters
 from engine.run.audit import Auditor
 from engine.run.budget import Budget
+from engine.run.load import Load
 from engine.run.plan import Plan
 from engine.run.queue import WorkQueue
 from engine.run.signal import Signal
@@ -28,6 +30,7 @@ class RunState:
 
     :ivar changed: notified whenever anything here changes that somebody may wait for.
     :ivar asking: how requests are asked at present; the fallback once the keyed form turned out to be ignored.
+    :ivar load: the window and the rates that the endpoint bears.
     :ivar held: records taken in and not yet given out.
     :ivar calls: calls whose results have not all been given out.
     :ivar followers: digest -> records with an identical input, waiting for the one that was asked.
@@ -47,6 +50,8 @@ class RunState:
         self.rng = random.Random(config.seed)
         self.queue = WorkQueue(max_wait_s=config.packing.max_wait_s)
         self.pacer = Pacer(config.limits)
+        self.load = Load(config.limits)
+        self.counters.window, self.counters.rate = self.load.window, self.load.rate
         self.batch_size: BatchSize = make_batch_size(config)
         self.estimates = TokenEstimates(
             static_tokens=plan.asking.static_tokens, prior_output_tokens=plan.asking.output_tokens
@@ -103,20 +108,20 @@ class RunState:
     @property
     def most_in_flight(self) -> int:
         """Requests that may be in flight at once when all is well."""
-        return self.config.limits.most_in_flight
+        return self.load.window.size
 
     @property
     def is_paced(self) -> bool:
         """Whether requests or tokens a minute are limited, so that a request more costs more than a slot."""
-        return self.config.limits.are_known
+        dimensions: tuple[Dimension, ...] = ("requests", "tokens")
+        return self.config.limits.are_known or any(self.load.per_minute(name) is not None for name in dimensions)
 
     @property
     def allowed(self) -> Allowed:
         """What limits the run at present."""
-        limits = self.config.limits
         return Allowed(
-            requests_per_minute=limits.requests_per_minute,
-            tokens_per_minute=limits.tokens_per_minute,
+            requests_per_minute=self.load.per_minute("requests"),
+            tokens_per_minute=self.load.per_minute("tokens"),
             window=self.window,
         )
 

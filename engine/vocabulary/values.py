@@ -152,18 +152,34 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     estimated: bool = False
 
 
+QuotaOf = Literal["requests", "tokens"]
+
+
+class Quota(msgspec.Struct, frozen=True, kw_only=True):
+    """A limit a minute, as a reply's headers state it.
+
+    :ivar remaining: as of when the endpoint wrote the reply; None where it does not say.
+    """
+
+    of: QuotaOf
+    per_minute: float
+    remaining: float | None = None
+
+
 class Completion(msgspec.Struct, frozen=True, kw_only=True):
     """A reply of the model: HTTP 200 and an envelope that could be read.
 
     :ivar finish_reason: as the endpoint said, in lower case; ``length`` means cut off.
     :ivar refusal: the endpoint's words when the model or a filter refused, else None.
     :ivar usage: None when the endpoint sent none.
+    :ivar quotas: limits that its headers state.
     """
 
     text: str
     finish_reason: str
     refusal: str | None
     usage: Usage | None
+    quotas: tuple[Quota, ...] = ()
 
 
 class FaultKind(StrEnum):
@@ -191,6 +207,8 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     :ivar retry_after_s: how long the endpoint asked us to wait, if it did.
     :ivar parameter: for ``UNSUPPORTED``: the request parameter that it does not take.
     :ivar usage: tokens billed all the same, when the reply said so.
+    :ivar limit: for ``RATE_LIMIT``: which limit it was, where the reply says so.
+    :ivar quotas: limits that its headers state.
     :ivar sent: the request may have reached the endpoint, which may then bill it; False when no connection was made.
     """
 
@@ -201,6 +219,8 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     parameter: str | None = None
     excerpt: str = ""
     usage: Usage | None = None
+    limit: QuotaOf | None = None
+    quotas: tuple[Quota, ...] = ()
     sent: bool = True
 
     @property

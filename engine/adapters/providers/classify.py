@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from engine.vocabulary.values import Fault, FaultKind
+from engine.vocabulary.values import Fault, FaultKind, QuotaOf
 
 EXCERPT = 300
 MAX_RETRY_AFTER_S = 600.0
@@ -42,6 +42,10 @@ _TOO_MUCH = re.compile(r"too (large|high|big)|at most|less than|greater than|exc
 # The longer name first: "max_tokens" also occurs in texts about "max_completion_tokens".
 _FORMATS = ("json_schema", "json_object", "json schema", "response_schema", "grammar")
 _PARAMETERS = ("response_format", *_FORMATS, "temperature", "max_completion_tokens")
+_LIMITS: Mapping[QuotaOf, re.Pattern[str]] = {
+    "requests": re.compile(r"requests?[ _-]?(per|/)[ _-]?(m|s)|\bRPM\b|\bRPS\b|\bon requests\b", re.IGNORECASE),
+    "tokens": re.compile(r"tokens?[ _-]?(per|/)[ _-]?(m|s)|\bI?O?TPM\b|\bTPS\b|\btokens\b", re.IGNORECASE),
+}
 _IN_WORDS = re.compile(
     r"(?:retrydelay\W+|(?:try again|retry) in )(?:(\d{1,3})m)?(\d+(?:\.\d+)?)(ms|s)\b", re.IGNORECASE
 )
@@ -134,8 +138,15 @@ def classify(status: int, headers: Mapping[str, str], body: bytes, *, url: str, 
         status=status,
         retry_after_s=retry_after_s(headers, now=now or datetime.now(UTC), body=body),
         parameter=parameter,
+        limit=_limit(error) if kind is FaultKind.RATE_LIMIT else None,
         excerpt=body[:2_000].decode(errors="replace"),
     )
+
+
+def _limit(error: ErrorText) -> QuotaOf | None:
+    """Which limit a 429 is about: ``Rate limit reached for ... on tokens per min (TPM): Limit 200000, ...``."""
+    found = {name for name, words in _LIMITS.items() if words.search(error.message)}
+    return found.pop() if len(found) == 1 else None
 
 
 _BY_STATUS = {

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit, urlunsplit
 import msgspec
 
 from engine.adapters.providers.classify import EXCERPT, classify, error_document, error_text
+from engine.adapters.providers.quota import read_quotas
 from engine.vocabulary.config import Endpoint
 from engine.vocabulary.errors import ConfigError
 from engine.vocabulary.ports import HttpReply, Transport
@@ -149,6 +150,9 @@ class OpenAIChat:
             return Fault(kind=FaultKind.TRANSPORT, message=f"the connection failed: {error}", sent=sent)
         self._known.simulated |= "x-simulated" in reply.headers
         outcome = self._read(reply)
+        quotas = read_quotas(reply.headers)
+        if quotas:
+            outcome = msgspec.structs.replace(outcome, quotas=quotas)
         if isinstance(outcome, Completion):
             self._known.proven = True
             return outcome
