@@ -267,6 +267,17 @@ class Window:
         """Whether the best window has been found, as far as it is known."""
         return self._phase in (_Phase.HOLD, _Phase.PROBE)
 
+    def slowdown(self, in_flight: int) -> float:
+        """How many times longer the same work takes with so many in flight than at the lowest load seen; 1 if unknown.
+
+        What a request took, over this, can be compared with what others took at another load.
+        """
+        levels = sorted((sums.in_flight / sums.weight, self._pace(sums)) for sums in self._levels.values())
+        if not levels:
+            return 1.0
+        points = [(math.log(load), pace / levels[0][1]) for load, pace in levels]
+        return max(0.1, _between(points, math.log(max(1, in_flight))))
+
     # -- what happens -------------------------------------------------------------------------------------------
 
     def admitted(self, now: float, *, in_flight: int, paced: bool = False) -> Ticket:

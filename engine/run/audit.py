@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from engine.decide.batch_size import BatchSize
+from engine.decide.batch_size import BatchSize, next_below
 from engine.decide.quality import UNJUDGED_SIZE, QualityGuard, rung_of
 from engine.decide.quality_evidence import label_signature
 from engine.decide.quality_values import AuditKind, AuditPlan, Spending
@@ -40,6 +40,17 @@ class _Known(msgspec.Struct, frozen=True, kw_only=True):
     position: int
 
 
+class _Ask(msgspec.Struct, frozen=True, kw_only=True):
+    """A request that only compares.
+
+    :ivar known: its records in the order in which they are sent.
+    :ivar anchors: digests of those whose answers are compared with their lone ones; the rest fills up.
+    """
+
+    known: list[_Known]
+    anchors: frozenset[bytes] = frozenset()
+
+
 class Auditor:
     """Runs the plans of a `QualityGuard`, and passes on what it allows to the batch size.
 
@@ -48,16 +59,21 @@ class Auditor:
 
     def __init__(
         self, guard: QualityGuard, batch_size: BatchSize, *, task: Task, most: int, rng: random.Random, price: Price,
-        asks: bool, records_total: Callable[[], int | None],
+        asks: bool, records_total: Callable[[], int | None], records_left: Callable[[], float | None] | None = None,
+        most_fitting: Callable[[float], int] | None = None,
     ) -> None:  # fmt: skip
         """
         :param most: records in a request that may ever be used.
         :param asks: whether it may send anything; else it only looks at what production brings.
         :param records_total: of the input, None while it is not known.
+        :param records_left: of the input, those that are yet to be asked; without it, those that we have not seen.
+        :param most_fitting: records that fit into a request, when one has so many entry tokens on average.
         """
         self.guard = guard
         self.asks = asks
         self._records_total = records_total
+        self._records_left = records_left
+        self._most_fitting = most_fitting
         self.requests = 0
         self.tokens_input = self.tokens_output = 0
         self.cost = self.cost_at_one = 0.0
@@ -67,11 +83,12 @@ class Auditor:
         self._rng = rng
         self._price = price
         self._anchors: list[_Known] = []
-        self._asked_at: dict[int, set[bytes]] = {}
+        self._asked_at: dict[int, set[bytes]] = {}  # by size, answered or not
+        self._compared_at: dict[int, set[bytes]] = {}  # by rung
         self._recent: deque[_Known] = deque(maxlen=_RECENT)
         self._anchors_wanted = self._anchors_out = 0
-        self._planned: deque[tuple[Batch, list[_Known]]] = deque()
-        self._out: dict[int, list[_Known]] = {}
+        self._planned: deque[tuple[Batch, _Ask]] = deque()
+        self._out: dict[int, _Ask] = {}
         self._number = 0
         self._extra_requests = self._extra_cost = 0.0
         self._all_requests = self._seen = self._replies = 0
@@ -100,8 +117,8 @@ class Auditor:
             self._plan(now)
         if not self._planned:
             return None
-        batch, known = self._planned.popleft()
-        self._out[batch.audit] = known
+        batch, ask = self._planned.popleft()
+        self._out[batch.audit] = ask
         return batch
 
     @property
@@ -111,49 +128,75 @@ class Auditor:
         return total is None or total >= LEAST_RECORDS
 
     def _plan(self, now: float) -> None:
-        spending = Spending(
-            audit_cost=self.cost + self._extra_cost,
-            cost_at_one=self.cost_at_one,
-            audit_requests=self.requests + self._extra_requests,
-            requests=self._all_requests,
-        )
         plan = self.guard.wants_audit(
             size=self._batch_size.settled_size,
-            most=self._most,
+            most=self._reachable,
             records_seen=self._seen,
             anchors=len(self._anchors),
-            spending=spending,
+            spending=self._spending(),
         )
         if plan is None:
             return
         if plan.kind == "anchors":
             self._anchors_wanted, self._anchors_out = plan.records, 0
             return
-        for known in self._groups(plan):
+        for ask in self._anchored(plan) if plan.kind == "anchored" else self._groups(plan):
             self._number += 1
-            items = tuple(Item(record=one.record, accepted_at_s=now) for one in known)
+            items = tuple(Item(record=one.record, accepted_at_s=now) for one in ask.known)
             batch = Batch(items=items, origin=len(items), purpose=_PURPOSE[plan.kind], audit=self._number)
-            self._planned.append((batch, known))
+            self._planned.append((batch, ask))
 
-    def _groups(self, plan: AuditPlan) -> list[list[_Known]]:
-        """The records of each request of a plan, in the order in which they are sent."""
-        if plan.kind == "anchored":
-            return self._anchored(plan)
+    def _spending(self) -> Spending:
+        """What is spent. The shares that are promised are of the whole run, so what is sure to come is counted as well:
+
+        waiting until a tenth of the requests *so far* are enough to compare with took 400 requests at B=2.
+        """
+        left = self._left()
+        return Spending(
+            audit_cost=self.cost + self._extra_cost,
+            cost_at_one=self.cost_at_one * (1.0 + left / max(1, self._seen)),
+            audit_requests=self.requests + self._extra_requests,
+            requests=self._all_requests + int(left / self._most),
+        )
+
+    def _left(self) -> float:
+        """Records that are sure to be asked yet; none where the length of the input is not known."""
+        if self._records_left is not None:
+            return self._records_left() or 0.0
+        return max(0, (self._records_total() or 0) - self._seen)
+
+    @property
+    def _reachable(self) -> int:
+        """The largest size that a request can hold and that is not known to go unanswered."""
+        most, silent = self._most, self.guard.silent_size()
+        if silent is not None:
+            most = min(most, next_below(silent))
+        if self._most_fitting is not None and self._recent:
+            mean = sum(one.record.input_tokens for one in self._recent) / len(self._recent)
+            most = min(most, self._most_fitting(mean))
+        return max(1, most)
+
+    def _groups(self, plan: AuditPlan) -> list[_Ask]:
+        """The requests of a plan that asks alone or in another order."""
         if plan.kind == "repeat":
             chosen = self._rng.sample(self._anchors, min(plan.records, len(self._anchors)))
-            return [[one] for one in chosen]
+            return [_Ask(known=[one]) for one in chosen]
         rung = rung_of(plan.size)
         answered = [one for one in self._recent if one.size > 1 and rung_of(one.size) == rung]
         chosen = self._rng.sample(answered, min(plan.records, len(answered)))
         if plan.kind == "lone":
-            return [[one] for one in chosen]
-        return [chosen[start : start + plan.size] for start in range(0, len(chosen), plan.size)]
+            return [_Ask(known=[one]) for one in chosen]
+        return [_Ask(known=chosen[start : start + plan.size]) for start in range(0, len(chosen), plan.size)]
 
-    def _anchored(self, plan: AuditPlan) -> list[list[_Known]]:
-        asked = self._asked_at.setdefault(rung_of(plan.size), set())
-        fresh = [one for one in self._anchors if one.record.digest not in asked][: plan.records]
+    def _anchored(self, plan: AuditPlan) -> list[_Ask]:
+        """Anchors once more, spread over full batches, among finished records."""
+        asked = self._asked_at.setdefault(plan.size, set())
+        used = asked | self._compared_at.get(rung_of(plan.size), set())
+        fresh = [one for one in self._anchors if one.record.digest not in used][: plan.records]
+        if not fresh:
+            self.guard.observe_unanswered(plan.size, plan.records)
         others = list(self._recent)
-        groups: list[list[_Known]] = []
+        asks: list[_Ask] = []
         for number in range(plan.requests):
             mine = fresh[number :: plan.requests]
             taken = {one.record.digest for one in mine}
@@ -163,8 +206,8 @@ class Auditor:
             group = [*mine, *self._rng.sample(filling, plan.size - len(mine))]
             self._rng.shuffle(group)
             asked.update(taken)
-            groups.append(group)
-        return groups
+            asks.append(_Ask(known=group, anchors=frozenset(taken)))
+        return asks
 
     # -- what came ---------------------------------------------------------------------------------------------------
 
@@ -173,16 +216,19 @@ class Auditor:
 
         :param outputs: of its items in their order; `MISSING` where there is none.
         """
-        known = self._out.pop(batch.audit, [])
+        ask = self._out.pop(batch.audit, _Ask(known=[]))
         self._count(usage)
-        anchors = {one.record.digest for one in self._anchors} if batch.purpose == "anchored" else set()
-        size = len(known)
-        for position, (one, output) in enumerate(zip(known, outputs, strict=True), start=1):
+        size = len(ask.known)
+        for position, (one, output) in enumerate(zip(ask.known, outputs, strict=True), start=1):
+            is_anchor = one.record.digest in ask.anchors
             if output is MISSING:
+                if is_anchor:
+                    self.guard.observe_unanswered(size)
                 continue
             label = label_signature(output, self._task)
             if batch.purpose == "anchored":
-                if one.record.digest in anchors and one.size == 1:
+                if is_anchor:
+                    self._compared_at.setdefault(rung_of(size), set()).add(one.record.digest)
                     self.guard.observe_audit("lone", size, position, label, one.label)
             elif batch.purpose == "repeat":
                 self.guard.observe_audit("repeat", 1, 1, one.label, label)
@@ -191,9 +237,16 @@ class Auditor:
                 self.guard.observe_audit(kind, one.size, one.position, one.label, label)
         self._pass_on(now)
 
-    def give_up(self, batch: Batch, usage: Usage) -> None:
-        """A request of ours brought nothing."""
-        self._out.pop(batch.audit, None)
+    def give_up(self, batch: Batch, usage: Usage, *, about_content: bool = False) -> None:
+        """A request of ours brought nothing.
+
+        :param about_content: because of what it asked; else its anchors are asked again.
+        """
+        ask = self._out.pop(batch.audit, _Ask(known=[]))
+        if about_content:
+            self.guard.observe_unanswered(len(ask.known), len(ask.anchors))
+        else:
+            self._asked_at.get(len(ask.known), set()).difference_update(ask.anchors)
         self._count(usage)
 
     def observe_reply(
@@ -253,11 +306,13 @@ class Auditor:
     # -- what follows ------------------------------------------------------------------------------------------------
 
     def _pass_on(self, now: float) -> None:
-        """Hold the size to what the labels bear."""
+        """Hold the size to what the labels bear, and to what was answered when it was looked at."""
         if self.asks:
-            cap = self.guard.allowed_size()
-            reason = "" if cap is None else self.guard.verdict(2 * cap).sentence
-            self._batch_size.cap(cap, reason=f"labels: {reason}", now=now)
+            cap, silent = self.guard.allowed_size(), self.guard.silent_size()
+            reason = "" if cap is None else f"labels: {self.guard.verdict(2 * cap).sentence}"
+            if silent is not None and (cap is None or next_below(silent) < cap):
+                cap, reason = next_below(silent), f"batches of {silent} were not answered when it was looked at them"
+            self._batch_size.cap(cap, reason=reason, now=now)
         self._hold()
 
     def _hold(self) -> None:

@@ -251,6 +251,8 @@ class Caller:
         if isinstance(outcome, Fault) and outcome.kind not in _ABOUT_CONTENT:
             return
         state = self._state
+        # The load changes while sizes are compared, and is not their doing.
+        slowdown = 1.0 if sent.load is None else state.load.window.slowdown(sent.load.window.in_flight)
         work = Work(
             origin=sent.batch.origin,
             first=sent.batch.first,
@@ -258,7 +260,7 @@ class Caller:
             accepted=len(verdict.accepted),
             failed=len(verdict.failed),
             tokens=_charged(sent, outcome, usage),
-            slot_s=now - sent.sent_at_s,
+            slot_s=(now - sent.sent_at_s) / slowdown,
             cost=state.budget.price(usage),
         )
         state.batch_size.observe(work, allowed=state.allowed, now=now)

@@ -47,6 +47,10 @@ class Load:
         known = [limit for limit in (self._given[dimension], self.rate.believed(dimension)) if limit is not None]
         return min(known) if known else None
 
+    def speed(self, in_flight: int) -> float:
+        """Work that so many requests in flight get done in a second, in requests at the lowest load seen."""
+        return in_flight / self.window.slowdown(in_flight)
+
     def sent(self, now: float, *, in_flight: int, tokens: int, paced: bool) -> LoadTicket:
         """A request goes out.
 

@@ -122,7 +122,7 @@ class RunState:
         return Allowed(
             requests_per_minute=self.load.per_minute("requests"),
             tokens_per_minute=self.load.per_minute("tokens"),
-            window=self.window,
+            window=self.load.speed(self.window),
         )
 
     def stop(self, reason: BaseException) -> None:
