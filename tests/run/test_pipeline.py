@@ -224,12 +224,41 @@ def test_rate_limits_known_to_us_are_never_exceeded() -> None:
     assert outcome.seconds < 61 * 1.15
 
 
-def test_rate_limits_unknown_to_us_are_obeyed() -> None:
-    """A 429 pauses everybody and loses nothing."""
-    records = make_records(600)
-    outcome = simulate(records, make_config(10, concurrency=16), SimulatorConfig(rpm=60))
+def test_a_rate_limit_unknown_to_us_is_read_from_the_headers() -> None:
+    """The endpoint's headers name it within a few calls, and the run is paced by it: hardly a 429, hardly slower."""
+    records = make_records(3_000)
+    config = RunConfig(packing=Packing(batch_size=10))
+    outcome = simulate(records, config, SimulatorConfig(rpm=60))
     outcome.assert_each_once(records)
     assert outcome.failed == []
+    assert outcome.counters.http_429 <= 3
+    assert outcome.seconds < 301 * 1.1
+
+
+def test_a_rate_limit_that_nobody_names_is_found_by_refusals() -> None:
+    """Without headers the limit is found, used nearly whole, and shown."""
+    records = make_records(12_000)
+    config = RunConfig(packing=Packing(batch_size=10))
+    outcome = simulate(records, config, SimulatorConfig(rps=2))
+    outcome.assert_each_once(records)
+    assert outcome.failed == []
+    assert outcome.seconds < 600 * 1.25
+    rate = outcome.counters.rate
+    assert rate is not None
+    found = rate.per_minute("requests")
+    assert found is not None
+    assert 80 < found < 240
+
+
+def test_a_window_unknown_to_us_is_found() -> None:
+    """An endpoint that bears three requests at once is asked three at a time, most of the time."""
+    records = make_records(2_000)
+    config = RunConfig(packing=Packing(batch_size=10))
+    outcome = simulate(records, config, SimulatorConfig(max_concurrency=3, delay_s=1.0))
+    outcome.assert_each_once(records)
+    assert outcome.failed == []
+    assert outcome.counters.http_429 < 0.15 * outcome.counters.requests
+    assert outcome.seconds < 1.4 * 2_000 / 10 / 3
 
 
 def test_wrong_key_stops_at_once() -> None:
