@@ -23,6 +23,9 @@ from engine.vocabulary.errors import RunStopped
 from engine.vocabulary.values import ASKS, Batch, Completion, Fault, FaultKind, Item, RecordError, Result, Usage
 
 _UNKEYED_REPLIES = 2
+_OUT_OF_REACH = (
+    "the target of {:g} s for 95 % of the records cannot be met: a request with one record alone takes longer"
+)
 _ABOUT_CONTENT = frozenset({FaultKind.REJECTED, FaultKind.FILTERED, FaultKind.CONTEXT})
 
 Emit = Callable[[Result], Awaitable[None]]
@@ -136,6 +139,9 @@ class Caller:
 
     def _observe_load(self, sent: Sent, outcome: Completion | Fault, usage: Usage) -> None:
         now = anyio.current_time()
+        target = self._state.target
+        if target is not None and isinstance(outcome, Completion):
+            target.observe_request(now, size=len(sent.ids), latency_s=now - sent.sent_at_s)
         if sent.load is not None:
             self._state.load.ended(sent.load, outcome, usage, latency_s=now - sent.sent_at_s, now=now)
 
@@ -282,6 +288,10 @@ class Caller:
             followers.clear()
             state.counters.records_copied += len(same)
             ends += [settled, *same]
+        if state.target is not None:
+            state.target.observe_records(now, [end.row.latency_s for end in ends])
+            if state.target.is_out_of_reach:
+                state.counters.notice(_OUT_OF_REACH.format(state.target.target_s))
         return ends
 
     async def _late_copies(self, settled: list[Settled]) -> list[Settled]:

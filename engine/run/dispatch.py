@@ -102,7 +102,7 @@ class Dispatcher:
         step = state.queue.take(
             now,
             choose=self._choose,
-            size=state.batch_size.size(),
+            size=state.size,
             lone=lone,
             # While nothing but errors comes, what is known to be waiting is enough to find out when that ends.
             fresh=not state.brake.is_silent,
@@ -130,7 +130,7 @@ class Dispatcher:
 
     def _aimed(self, batch: Batch) -> Batch:
         """A new batch, with the size that it stands for: its own, where token budgets kept it much smaller."""
-        aim, size = self._state.batch_size.size(), len(batch.items)
+        aim, size = self._state.size, len(batch.items)
         origin = aim if size >= _FULL_SHARE * aim else size
         self._state.batch_size.note_sent(origin)
         return msgspec.structs.replace(batch, origin=origin)
@@ -157,7 +157,7 @@ class Dispatcher:
         fixed the size, or wants it cheap, or where a request more costs time as well.
         """
         state, config = self._state, self._state.config
-        size = state.batch_size.size()
+        size = state.size
         free = state.window - state.counters.in_flight
         spreads = config.packing.batch_size is None and config.objective == "records-per-second" and not state.is_paced
         if (state.input_ended or state.live) and spreads and waiting < size * free:

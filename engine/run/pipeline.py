@@ -97,9 +97,21 @@ class Pipeline:
 
     @property
     def _capacity(self) -> int:
-        """Records that may be held at once: the look-ahead, and two rounds of full batches."""
-        packing = self._config.packing
-        return max(packing.look_ahead, 2 * self._state.batch_size.size() * self._state.most_in_flight)
+        """Records that may be held at once: the look-ahead, and two rounds of full batches; fewer for a latency target.
+
+        Who waits for a single answer decides alone how many wait.
+        """
+        state = self._state
+        most = max(self._config.packing.look_ahead, 2 * state.size * state.most_in_flight)
+        if state.target is None or state.live:
+            return most
+        return min(most, state.target.waiting(anyio.current_time(), in_flight=state.held - state.queue.fresh))
+
+    @property
+    def _low_water(self) -> float:
+        """Records held, from which on more are read: with a latency target each batch counts."""
+        capacity = self._capacity
+        return capacity * _LOW_WATER if self._state.target is None else capacity - self._state.size
 
     async def _feed(self, reader: Reader) -> None:
         with self._state.feeding:
@@ -119,7 +131,7 @@ class Pipeline:
         """Return when a good part of the capacity is free: single records would each cost a look into the store."""
         if self._state.held < self._capacity:
             return
-        while self._state.held > self._capacity * _LOW_WATER:
+        while self._state.held > self._low_water:
             self._state.input_waits = True
             self._state.changed.notify()
             await self._state.changed.wait()

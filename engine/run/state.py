@@ -11,6 +11,7 @@ from engine.adapters.limits import Pacer
 from engine.decide.batch_size import Allowed, BatchSize, make_batch_size
 from engine.decide.brake import PROBES, Brake
 from engine.decide.estimates import TokenEstimates
+from engine.decide.latency_target import LatencyTarget
 from engine.decide.quality import QualityGuard
 from engine.decide.quality_evidence import can_be_judged
 from engine.decide.rate import Dimension
@@ -31,6 +32,7 @@ class RunState:
     :ivar changed: notified whenever anything here changes that somebody may wait for.
     :ivar asking: how requests are asked at present; the fallback once the keyed form turned out to be ignored.
     :ivar load: the window and the rates that the endpoint bears.
+    :ivar target: holds the latency of records, where the user wants that.
     :ivar held: records taken in and not yet given out.
     :ivar calls: calls whose results have not all been given out.
     :ivar followers: digest -> records with an identical input, waiting for the one that was asked.
@@ -53,6 +55,9 @@ class RunState:
         self.load = Load(config.limits)
         self.counters.window, self.counters.rate = self.load.window, self.load.rate
         self.batch_size: BatchSize = make_batch_size(config)
+        self.target: LatencyTarget | None = None
+        if config.target_p95_s is not None:
+            self.target = LatencyTarget(config.target_p95_s, most=config.packing.max_batch_size)
         self.estimates = TokenEstimates(
             static_tokens=plan.asking.static_tokens, prior_output_tokens=plan.asking.output_tokens
         )
@@ -98,6 +103,14 @@ class RunState:
             asks=config.packing.batch_size is None and not self.live,
             records_total=lambda: self.counters.records_total,
         )
+
+    @property
+    def size(self) -> int:
+        """Records that the next new batch should hold. A size that the user fixed is kept, whatever the target."""
+        size = self.batch_size.size()
+        if self.target is None or self.config.packing.batch_size is not None:
+            return size
+        return min(size, self.target.most_records)
 
     @property
     def window(self) -> int:

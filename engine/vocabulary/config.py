@@ -184,6 +184,8 @@ class RunConfig(msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=Tr
     :ivar seed: of the shuffled look-ahead and the jitter. Ids in requests never depend on it.
     :ivar objective: what an adaptive batch size serves: valid records per second, or per dollar (per token, with output
         four times as dear as input, where there are no prices).
+    :ivar target_p95_s: answer 95 % of the records within so long after they were accepted, by smaller batches and a
+        shorter look-ahead, at the cost of throughput. None: throughput comes first.
     :ivar budget_usd: stop before spending more on this store, over all its runs; needs `prices`.
     """
 
@@ -192,6 +194,7 @@ class RunConfig(msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=Tr
     recovery: Recovery = Recovery()
     quality: Quality = Quality()
     objective: Objective = "records-per-second"
+    target_p95_s: float | None = None
     prices: Prices | None = None
     budget_usd: float | None = None
     answer_form: AnswerForm = "compact"
@@ -241,6 +244,8 @@ def _problems(config: RunConfig) -> Iterator[str]:
     for name, number in at_least_zero.items():
         if not (number >= 0 and math.isfinite(number)):
             yield f"{name} must be a number from 0 up, not {number}"
+    if config.target_p95_s is not None and not (config.target_p95_s > 0 and math.isfinite(config.target_p95_s)):
+        yield f"the latency target must be a number of seconds above 0, not {config.target_p95_s}"
     if config.budget_usd is not None and config.prices is None:
         yield ("a budget in dollars needs prices (--price-input and --price-output), in dollars per million tokens")
     if config.budget_usd is not None and not config.budget_usd > 0:
