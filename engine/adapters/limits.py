@@ -150,11 +150,15 @@ class Reservation:
 
 
 class Pacer:
-    """Paces requests under all limits. One dispatcher reserves for one request after the other, and starts each."""
+    """Paces requests under all limits. One dispatcher reserves for one request after the other, and starts each.
+
+    :ivar waits_for: what a request is kept by at present, ``rpm`` or ``tpm``.
+    """
 
     def __init__(self, limits: Limits) -> None:
         rpm = limits.requests_per_minute
         self._bounds: list[_Bound] = []
+        self.waits_for: str | None = None
         if rpm is not None:
             burst = max(1.0, rpm * _REQUESTS_BURST_S / _MINUTE_S)
             self._bounds.append(_Bound(_Limit(rpm, burst=burst), requests=1))
@@ -182,7 +186,11 @@ class Pacer:
         reservation = Reservation()
         for bound in self._bounds:
             since_s = anyio.current_time()
-            booking = await bound.limit.take(bound.amount(input_tokens, output_tokens))
+            self.waits_for = "rpm" if bound.requests else "tpm"
+            try:
+                booking = await bound.limit.take(bound.amount(input_tokens, output_tokens))
+            finally:
+                self.waits_for = None
             reservation.note(bound, booking, anyio.current_time() - since_s)
         reservation.start()
         return reservation

@@ -26,6 +26,7 @@ from rich.text import Text
 from engine.decide.pricing import cost_usd
 from engine.report import words
 from engine.report.metrics import Counters
+from engine.report.sentences import BINDING
 from engine.vocabulary.config import Prices
 
 FIRST_LINE_S = 2.0
@@ -41,6 +42,7 @@ _MIN_WIDTH = 20
 class View(msgspec.Struct, frozen=True, kw_only=True):
     """What there is to show at one moment. `total`, `per_s` and `left_s` are None while they are not known.
 
+    :ivar held_by: what the next request waits for while nothing is in flight.
     :ivar per_s: records that ended by this run's doing, per second, of late.
     """
 
@@ -51,6 +53,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     tokens: int
     usd: float | None
     in_flight: int
+    held_by: str | None
     per_s: float | None
     left_s: float | None
 
@@ -99,6 +102,7 @@ class Watch:
             tokens=counters.tokens_input + counters.tokens_output,
             usd=self._usd(),
             in_flight=counters.in_flight,
+            held_by=None if now is None or counters.in_flight else counters.held_by(),
             per_s=per_s,
             left_s=(total - done) / per_s if per_s and total is not None and total > done else None,
         )
@@ -116,9 +120,10 @@ class Watch:
 
 def parts(view: View) -> list[str]:
     """What is said of a moment, the most important first."""
+    waits = [] if view.held_by is None else [f"waiting for {BINDING[view.held_by]}"]
     if view.checking:
         known = "" if view.total is None else f"{words.plural(view.total, 'record')} in the input, "
-        return [f"{known}nothing sent yet"]
+        return [f"{known}nothing sent yet", *waits]
     total = "" if view.total is None else f" of {words.number(view.total)}"
     said = [f"{words.number(view.done)}{total} done"]
     if view.per_s is not None:
@@ -129,7 +134,7 @@ def parts(view: View) -> list[str]:
     said.append(f"{words.short_number(view.tokens)} tokens")
     if view.usd is not None:
         said.append(words.usd(view.usd))
-    said.append(f"{view.in_flight} in flight")
+    said += waits or [f"{view.in_flight} in flight"]
     if view.left_s is not None:
         said.append(f"{words.clock(view.left_s)} left")
     return said

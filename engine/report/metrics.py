@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -47,6 +48,7 @@ class Counters:
     :ivar window: requests in flight as it is found out, with its moves; None where the user gave the number.
     :ivar rate: requests and tokens a minute as they are found out, with their moves; None where the user gave them.
     :ivar batch_size: how large new batches are at present, and why; None before a run begins.
+    :ivar held_by: what the next request waits for at present: ``rpm``, ``tpm``, ``window`` or ``pause``.
     :ivar tokens_estimated: input and output tokens, of the above, that are our own estimate.
     """
 
@@ -80,6 +82,7 @@ class Counters:
     auditor: Audited | None = None
     window: Window | None = None
     rate: DiscoveredRate | None = None
+    held_by: Callable[[], str | None] = lambda: None
     first_sent_s: float | None = None
     last_result_s: float | None = None
 

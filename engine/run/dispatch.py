@@ -61,6 +61,12 @@ class Dispatcher:
         self._call_number = call_number
         self._salt_offset = random.SystemRandom().randrange(1 << 30)
         self._lone_probe_out = False
+        self._held_by: str | None = None
+        state.counters.held_by = self.held_by
+
+    def held_by(self) -> str | None:
+        """What the next request waits for at present; None where it waits for nothing, or for input."""
+        return self._held_by or self._state.pacer.waits_for
 
     async def run(self, start: Start) -> None:
         """Send what is next, one after the other, when the window, the pause and the limits allow it."""
@@ -73,7 +79,8 @@ class Dispatcher:
             if step is None:
                 return
             if isinstance(step, Wait):
-                await state.changed.wait(step.until_s)
+                paused = state.pause_until_s > anyio.current_time()
+                await self._wait("pause" if paused else None, step.until_s)
                 continue
             sent = await self._admitted(step, window_s)
             if sent is None:
@@ -170,7 +177,14 @@ class Dispatcher:
         # Calls whose reply is there but not yet stored and taken by the consumer are bounded as well.
         state = self._state
         while state.counters.in_flight >= state.window or state.calls >= 2 * state.window + PROBES:
-            await state.changed.wait()
+            await self._wait("window")
+
+    async def _wait(self, cause: str | None, until_s: float | None = None) -> None:
+        self._held_by = cause
+        try:
+            await self._state.changed.wait(until_s)
+        finally:
+            self._held_by = None
 
     async def _admitted(self, batch: Batch, window_s: float) -> Sent | None:
         """Wait until the limits let this batch go; None when the budget does not."""
@@ -217,13 +231,14 @@ class Dispatcher:
         dimension = rate.binding(since_s, tokens)
         while (delay_s := rate.delay_s(anyio.current_time(), tokens)) > 0:
             # What is left of a delay may be less than the clock can tell apart, and would be waited for for ever.
-            await self._state.changed.wait(anyio.current_time() + max(delay_s, _LEAST_WAIT_S))
+            until_s = anyio.current_time() + max(delay_s, _LEAST_WAIT_S)
+            await self._wait("rpm" if dimension == "requests" else "tpm", until_s)
         return dimension, anyio.current_time() - since_s
 
     async def _pause_over(self) -> None:
         """A 429 may have come while this request waited for its turn, and another during the pause."""
         while (until_s := self._state.pause_until_s) > anyio.current_time():
-            await self._state.changed.wait(until_s)
+            await self._wait("pause", until_s)
 
     async def _within_budget(self, sent: Sent) -> bool:
         budget = self._state.budget

@@ -232,3 +232,18 @@ def test_a_stream_has_no_total_and_no_time_left() -> None:
 def test_parts_are_kept_whole() -> None:
     """Lines are filled as far as they go; what is too wide stands alone."""
     assert wrapped(["aaaa", "bbbb", "cc", "d" * 30], 12) == ["aaaa · bbbb", "cc", "d" * 30]
+
+
+def test_a_run_that_waits_says_for_what() -> None:
+    """A low limit at the start, or a pause later, is not taken for a run that hangs."""
+    counters = Counters(records_total=10)
+    counters.held_by = lambda: "tpm"
+    assert parts(Watch(counters, None).view(1.0)) == [
+        "10 records in the input, nothing sent yet",
+        "waiting for tokens per minute",
+    ]
+    counters.records_ok, counters.tokens_input = 2, 100
+    counters.held_by = lambda: "pause"
+    assert "waiting for pauses that the endpoint asked for" in parts(Watch(counters, None).view(2.0))
+    counters.in_flight = 1
+    assert "1 in flight" in parts(Watch(counters, None).view(3.0))
