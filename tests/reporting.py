@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from engine.adapters.files import FileSource
+from engine.adapters.store import AnswerRow, CallRow, InputRow, RunStore, temporary_store
 from engine.report.document import Report
 from engine.report.metrics import Counters
 from engine.report.summary import make_report
@@ -81,3 +83,42 @@ async def _run(folder: Path, config: RunConfig, endpoint: SimulatedEndpoint, cha
             },
         )
         return Reported(report, corpus.counters, endpoint, stopped, output, store)
+
+
+def make_call(number: int, **changes: Any) -> CallRow:
+    return CallRow(
+        **{"id": number, "sent_at": 100.0, "latency_s": 1.0, "size": 1, "accepted": 1, "status": 200, "outcome": "ok"}
+        | changes
+    )
+
+
+def make_answer(key: str, **changes: Any) -> AnswerRow:
+    return AnswerRow(
+        **{"key": key, "digest": key.encode(), "output": '"red"', "calls": (1,), "answered_at": 101.0, "latency_s": 1.0}
+        | changes
+    )
+
+
+def hand_made(
+    calls: Sequence[CallRow], answers: Sequence[AnswerRow], *, inputs: Sequence[InputRow] = (), **changes: Any
+) -> Report:
+    """A report of a store that was filled by hand."""
+    store = temporary_store()
+    try:
+        settings_id = store.settings(task_key="t", model="m", task="{}")
+        run_id = store.begin_run(settings_id=settings_id, started_at=100.0, config="{}")
+        if inputs:
+            store.add_inputs(run_id, inputs)
+        store.write(run_id, settings_id, calls, answers)
+        return reported(store, run_id, settings_id, **changes)
+    finally:
+        store.close()
+
+
+def reported(store: RunStore, run_id: int, settings_id: int, **changes: Any) -> Report:
+    settings: dict[str, Any] = {
+        "config": RunConfig(), "prices": None, "model": "m", "endpoint": "http://e/v1", "task_name": "t.toml",
+        "started_at": 100.0, "ended_at": 200.0, "simulated": False,
+    }  # fmt: skip
+    counters = changes.pop("counters", None) or Counters()
+    return make_report(counters, store, run_id=run_id, settings_id=settings_id, **(settings | changes))

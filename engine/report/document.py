@@ -11,6 +11,8 @@ import msgspec
 
 from engine.decide.batch_size import Move
 from engine.decide.quality_values import CurveRow, QualityVerdict
+from engine.report.series import Series
+from engine.report.steering import RateUse, WindowUse
 
 REPORT_VERSION = 1
 
@@ -61,6 +63,8 @@ class Requests(msgspec.Struct, frozen=True, kw_only=True):
     :ivar retried: attempts whose batch was sent again as it was.
     :ivar splits: attempts whose batch was halved.
     :ivar causes: why an attempt did not answer every record -> attempts.
+    :ivar followed: cause -> what was done about it (``sent again``, ``halved``, ``asked again``,
+        ``given up``) -> attempts.
     :ivar by_status: HTTP status -> attempts; ``0`` is no reply at all.
     :ivar foreign_ids: results for ids that were not asked in that request; never used.
     """
@@ -75,6 +79,7 @@ class Requests(msgspec.Struct, frozen=True, kw_only=True):
     by_status: dict[str, int]
     peak_in_flight: int
     foreign_ids: int
+    followed: dict[str, dict[str, int]] = {}
 
 
 class Saving(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,6 +94,24 @@ class Saving(msgspec.Struct, frozen=True, kw_only=True):
     answers: int
     calls: int
     formula: str
+
+
+class TokenParts(msgspec.Struct, frozen=True, kw_only=True):
+    """Where all input and output tokens went; they add up to it.
+
+    :ivar records: of input: the records' own text, and what wraps it. `answers` are the output for them.
+    :ivar static: of input: instructions, labels and examples, by our own count, as far as they were not cached.
+    :ivar cached: of input, by the endpoint's count.
+    :ivar audits: of requests that only compared labels.
+    :ivar wasted: of attempts that gave no accepted answer.
+    """
+
+    records: int
+    static: int
+    cached: int
+    answers: int
+    audits: int
+    wasted: int
 
 
 class Tokens(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,6 +131,7 @@ class Tokens(msgspec.Struct, frozen=True, kw_only=True):
     estimated: int
     unconfirmed: int
     saved: Saving | None
+    parts: TokenParts | None = None
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,7 +159,9 @@ class Steady(msgspec.Struct, frozen=True, kw_only=True):
 class Throughput(msgspec.Struct, frozen=True, kw_only=True):
     """Valid records of this run per second from first send to last result (`span_s`).
 
-    :ivar goodput_per_s: valid and within the latency target; None while there is no target.
+    :ivar idle_s: of the span, seconds in which nothing was in flight for 10 s or more: pauses, a slow source.
+    :ivar active_records_per_s: valid records per second of the rest.
+    :ivar goodput_per_s: valid and within the latency target; None where there was none.
     """
 
     records_per_s: float | None
@@ -143,6 +169,8 @@ class Throughput(msgspec.Struct, frozen=True, kw_only=True):
     span_s: float | None
     steady: Steady | None
     goodput_per_s: float | None
+    idle_s: float | None = None
+    active_records_per_s: float | None = None
 
 
 class Percentiles(msgspec.Struct, frozen=True, kw_only=True):
@@ -175,9 +203,9 @@ class QueueWait(msgspec.Struct, frozen=True, kw_only=True):
 class LimitUse(msgspec.Struct, frozen=True, kw_only=True):
     """One limit.
 
-    :ivar allowed: None when it was not known.
+    :ivar allowed: as given, else as found out by the end; None where it is not known.
     :ivar used: the mean over the span: a minute's worth, or requests in flight.
-    :ivar utilisation: used / allowed.
+    :ivar utilisation: used / allowed; None where that was found out, which moved.
     :ivar peak: the most in any 60 seconds, or in flight at once.
     """
 
@@ -190,6 +218,7 @@ class LimitUse(msgspec.Struct, frozen=True, kw_only=True):
 class LimitsUse(msgspec.Struct, frozen=True, kw_only=True):
     """Requests and tokens (input + output) a minute, requests in flight, and which of them bound.
 
+    :ivar itpm: input tokens a minute; None where no such limit was given, as `otpm`, of output tokens.
     :ivar bound_by: what held requests back for the longest (``rpm``, ``tpm``, ``window``, ``pause``); None when
         nothing did for a tenth of the time.
     """
@@ -198,6 +227,8 @@ class LimitsUse(msgspec.Struct, frozen=True, kw_only=True):
     tpm: LimitUse
     concurrency: LimitUse
     bound_by: str | None
+    itpm: LimitUse | None = None
+    otpm: LimitUse | None = None
 
 
 class SizeUse(msgspec.Struct, frozen=True, kw_only=True):
@@ -284,6 +315,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     :ivar endpoint: base URL without credentials, or the provider's name.
     :ivar wall_s: from the start of the command, set-up included.
     :ivar settings: everything about how the run was done; it holds no secrets.
+    :ivar rate: what was found out of limits a minute; None where nobody looked.
+    :ivar series: what the plots are drawn from; None in reports of before there were any, as `window`.
     """
 
     report_version: int
@@ -313,3 +346,6 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     settings: dict[str, Any]
     versions: dict[str, str]
+    window: WindowUse | None = None
+    rate: RateUse | None = None
+    series: Series | None = None

@@ -13,21 +13,8 @@ import msgspec
 from markupsafe import Markup, escape
 
 from engine.report import sentences, words
-from engine.report.document import Moment, Report
-
-_WIDTH, _HEIGHT = 600, 150
-_FEWEST_MOMENTS = 3  # a curve through less says nothing
-
-
-class Chart(msgspec.Struct, frozen=True, kw_only=True):
-    """Records ended by time: corners of two lines in a box of `width` x `height`, the origin at the top left."""
-
-    width: int
-    height: int
-    done: str
-    failed: str
-    most: int
-    seconds: float
+from engine.report.charts.gallery import hang
+from engine.report.document import Report
 
 
 def render(report: Report) -> str:
@@ -36,34 +23,9 @@ def render(report: Report) -> str:
         report=report,
         headline=sentences.headline(report),
         pace=sentences.pace(report),
-        chart=chart(report.over_time),
+        gallery=hang(report),
         binding=sentences.BINDING,
     )
-
-
-def chart(moments: list[Moment]) -> Chart | None:
-    """The curve of records ended, or None when there is too little of it to draw."""
-    ended = [moment.ok + moment.failed for moment in moments]
-    most = sum(ended)
-    if sum(map(bool, ended)) < _FEWEST_MOMENTS:
-        return None
-    until_s = moments[-1].at_s
-    done, failed = [(0.0, 0)], [(0.0, 0)]
-    for moment in moments:
-        done.append((moment.at_s, done[-1][1] + moment.ok + moment.failed))
-        failed.append((moment.at_s, failed[-1][1] + moment.failed))
-    return Chart(
-        width=_WIDTH,
-        height=_HEIGHT,
-        done=_corners(done, until_s, most),
-        failed=_corners(failed, until_s, most) if failed[-1][1] else "",
-        most=most,
-        seconds=until_s,
-    )
-
-
-def _corners(points: list[tuple[float, int]], until_s: float, most: int) -> str:
-    return " ".join(f"{_WIDTH * at / until_s:.1f},{_HEIGHT * (1 - count / most):.1f}" for at, count in points)
 
 
 def shown(value: Any) -> Markup:

@@ -34,7 +34,7 @@ _STEADY_MIN = 50
 """Records below which a steady part would say nothing."""
 
 # Asked and ended by this run: neither refused before it was sent nor taken over from an earlier run's answer.
-_ENDED = "settings_id = ? AND run_id = ? AND answered_at >= ? AND calls <> '[]'"
+ENDED = "settings_id = ? AND run_id = ? AND answered_at >= ? AND calls <> '[]'"
 
 _INPUTS = """
 FROM inputs i LEFT JOIN answers a ON a.settings_id = ? AND a.key = i.key AND a.digest = i.digest WHERE i.run_id = ?
@@ -67,13 +67,15 @@ _CALLS = """
 SELECT count(*), min(sent_at), max(sent_at + latency_s), total(latency_s), total(size), max(size), total(accepted),
     total(outcome = 'ok'), total(input_tokens > 0), total(input_tokens * (accepted = 0 AND purpose = 'ask')),
     total(cached_tokens * (accepted = 0 AND purpose = 'ask')),
-    total(output_tokens * (accepted = 0 AND purpose = 'ask'))
+    total(output_tokens * (accepted = 0 AND purpose = 'ask')), total(input_tokens * (purpose = 'audit')),
+    total(cached_tokens * (purpose = 'audit')), total(output_tokens * (purpose = 'audit')),
+    total(input_tokens > 0 AND accepted > 0 AND purpose = 'ask')
 FROM calls WHERE run_id = ?
 """
 
-_REQUEST_LATENCIES = "SELECT latency_s AS value FROM calls WHERE run_id = ?"
+REQUEST_LATENCIES = "SELECT latency_s AS value FROM calls WHERE run_id = ?"
 # Copies from the store have no latency of their own.
-_RECORD_LATENCIES = f"SELECT latency_s AS value FROM answers WHERE {_ENDED} AND (copied = 0 OR latency_s > 0)"
+RECORD_LATENCIES = f"SELECT latency_s AS value FROM answers WHERE {ENDED} AND (copied = 0 OR latency_s > 0)"
 
 _RANKED = """
 SELECT rank, value FROM (SELECT value, row_number() OVER (ORDER BY value) AS rank FROM ({values}))
@@ -82,14 +84,15 @@ WHERE rank IN (?, ?, ?, ?, ?)
 
 # A span of 60 s that begins with a request and does not hold one sent exactly 60 s later.
 _PEAKS = """
-SELECT max(requests), max(tokens) FROM (
-    SELECT count(*) OVER minute AS requests, sum(input_tokens + output_tokens) OVER minute AS tokens
+SELECT max(requests), max(tokens), max(input), max(output) FROM (
+    SELECT count(*) OVER minute AS requests, sum(input_tokens + output_tokens) OVER minute AS tokens,
+        sum(input_tokens) OVER minute AS input, sum(output_tokens) OVER minute AS output
     FROM calls WHERE run_id = ? WINDOW minute AS (ORDER BY sent_at RANGE BETWEEN 59.99999 PRECEDING AND CURRENT ROW))
 """
 
 _SLOTS = f"""
 SELECT min(CAST((answered_at - ?) / ? AS INTEGER), ?) AS slot, sum(ok), sum(1 - ok) FROM answers
-WHERE {_ENDED} GROUP BY slot ORDER BY slot
+WHERE {ENDED} GROUP BY slot ORDER BY slot
 """
 
 _ALL_RUNS = """
@@ -104,6 +107,7 @@ class CallSums(msgspec.Struct, frozen=True, kw_only=True):
 
     :ivar busy_s: seconds that requests were in flight, added up.
     :ivar billed: attempts whose reply carried input tokens.
+    :ivar gave: of `billed`, those that gave an accepted answer. Audits are not among them.
     """
 
     count: int
@@ -118,37 +122,52 @@ class CallSums(msgspec.Struct, frozen=True, kw_only=True):
     wasted_input: int
     wasted_cached: int
     wasted_output: int
+    audit_input: int
+    audit_cached: int
+    audit_output: int
+    gave: int
+
+
+class Peaks(msgspec.Struct, frozen=True, kw_only=True):
+    """The most in any 60 seconds; None where nothing was sent."""
+
+    requests: int | None
+    tokens: int | None
+    input_tokens: int | None
+    output_tokens: int | None
 
 
 class Ledger:
-    """Questions about one run to its store."""
+    """Questions about one run to its store.
+
+    :ivar query: of the store, for the questions of `timeline` and `histogram`.
+    """
 
     def __init__(self, store: RunStore, *, run_id: int, settings_id: int) -> None:
-        self._query = store.query
-        self._run_id = run_id
+        self.query = store.query
+        self.run_id = run_id
         self._settings_id = settings_id
         self.calls = self._call_sums()
 
     def _call_sums(self) -> CallSums:
-        row = self._query(_CALLS, (self._run_id,))[0]
+        row = self.query(_CALLS, (self.run_id,))[0]
         count, first, last, busy_s, asked, largest, *sums = row
-        accepted, complete, billed, wasted_input, wasted_cached, wasted_output = map(int, sums)
+        names = CallSums.__struct_fields__[-len(sums) :]
         return CallSums(
             count=count, first_sent_at=first, last_ended_at=last, busy_s=busy_s, asked=int(asked), largest=largest,
-            accepted=accepted, complete=complete, billed=billed, wasted_input=wasted_input,
-            wasted_cached=wasted_cached, wasted_output=wasted_output,
+            **dict(zip(names, map(int, sums), strict=True)),
         )  # fmt: skip
 
     @property
-    def _ended(self) -> tuple[Any, ...]:
-        """Values for `_ENDED`. Without a request nothing has ended by this run's doing."""
+    def ended_values(self) -> tuple[Any, ...]:
+        """Values for `ENDED`. Without a request nothing has ended by this run's doing."""
         first = self.calls.first_sent_at
-        return self._settings_id, self._run_id, float("inf") if first is None else first
+        return self._settings_id, self.run_id, float("inf") if first is None else first
 
     def records(self, counters: Counters) -> Records:
         """What became of the input; of a stream of single records, whose input is noted nowhere, as was counted."""
-        values = (self._run_id, self._run_id, self._settings_id, self._run_id)
-        total, broken, ok, failed, stored, copied = map(int, self._query(_RECORDS, values)[0])
+        values = (self.run_id, self.run_id, self._settings_id, self.run_id)
+        total, broken, ok, failed, stored, copied = map(int, self.query(_RECORDS, values)[0])
         failed += broken
         if not total:
             ok, failed = counters.records_ok, counters.records_failed
@@ -161,10 +180,10 @@ class Ledger:
 
     def failures(self) -> list[FailureKind]:
         """The failed records of the input by kind."""
-        noted = self._query("SELECT 1 FROM inputs WHERE run_id = ? LIMIT 1", (self._run_id,))
+        noted = self.query("SELECT 1 FROM inputs WHERE run_id = ? LIMIT 1", (self.run_id,))
         sql = _EXAMPLES.format(failed=_FAILED_INPUTS if noted else _FAILED_ANSWERS)
         kinds: dict[str, tuple[int, list[FailedRecord]]] = {}
-        for row in self._query(sql, (EXCERPT, self._settings_id, self._run_id, EXAMPLES)):
+        for row in self.query(sql, (EXCERPT, self._settings_id, self.run_id, EXAMPLES)):
             kind, count, line, id_, message, calls = row
             kinds.setdefault(kind, (count, []))[1].append(_failed_record(line, id_, message, calls))
         return [FailureKind(kind=kind, count=count, examples=made) for kind, (count, made) in kinds.items()]
@@ -172,7 +191,7 @@ class Ledger:
     def statuses(self) -> dict[str, int]:
         """HTTP status -> attempts."""
         sql = "SELECT status, count(*) FROM calls WHERE run_id = ? GROUP BY status ORDER BY status"
-        return {str(status): count for status, count in self._query(sql, (self._run_id,))}
+        return {str(status): count for status, count in self.query(sql, (self.run_id,))}
 
     def batch_sizes(self) -> list[SizeUse]:
         """What came of requests of each size."""
@@ -182,49 +201,54 @@ class Ledger:
         )
         return [
             SizeUse(size=size, requests=requests, asked=asked, accepted=accepted)
-            for size, requests, asked, accepted in self._query(sql, (self._run_id,))
+            for size, requests, asked, accepted in self.query(sql, (self.run_id,))
         ]
 
     def request_latencies(self) -> Percentiles:
         """Of every attempt."""
-        return self._percentiles(_REQUEST_LATENCIES, (self._run_id,))
+        return self._percentiles(REQUEST_LATENCIES, (self.run_id,))
 
     def record_latencies(self) -> Percentiles:
         """Of every record that this run asked for."""
-        return self._percentiles(_RECORD_LATENCIES, self._ended)
+        return self._percentiles(RECORD_LATENCIES, self.ended_values)
 
     def _percentiles(self, values_sql: str, values: tuple[Any, ...]) -> Percentiles:
-        count = int(self._query(f"SELECT count(*) FROM ({values_sql})", values)[0][0])
+        count = int(self.query(f"SELECT count(*) FROM ({values_sql})", values)[0][0])
         if not count:
             return Percentiles()
         ranks = [-(-count * percent // 100) for percent in (50, 90, 95, 99, 100)]
-        found = dict(self._query(_RANKED.format(values=values_sql), (*values, *ranks)))
+        found = dict(self.query(_RANKED.format(values=values_sql), (*values, *ranks)))
         p50, p90, p95, p99, highest = (round(found[rank], 6) for rank in ranks)
         return Percentiles(p50=p50, p90=p90, p95=p95, p99=p99, max=highest, count=count)
 
-    def peaks(self) -> tuple[int | None, int | None]:
+    def peaks(self) -> Peaks:
         """The most requests, and the most of their tokens, sent within any 60 seconds."""
-        requests, tokens = self._query(_PEAKS, (self._run_id,))[0]
-        return requests, tokens
+        requests, tokens, input_tokens, output_tokens = self.query(_PEAKS, (self.run_id,))[0]
+        return Peaks(requests=requests, tokens=tokens, input_tokens=input_tokens, output_tokens=output_tokens)
 
     def ended(self) -> tuple[int, float | None]:
         """Valid records by this run's doing, and the seconds from the first send to the last result."""
-        sql = f"SELECT total(ok), max(answered_at) FROM answers WHERE {_ENDED}"
-        valid, last = self._query(sql, self._ended)[0]
+        sql = f"SELECT total(ok), max(answered_at) FROM answers WHERE {ENDED}"
+        valid, last = self.query(sql, self.ended_values)[0]
         first = self.calls.first_sent_at
         return int(valid), None if last is None or first is None else last - first
+
+    def within(self, target_s: float) -> int:
+        """Valid records by this run's doing that took no longer."""
+        sql = f"SELECT total(ok) FROM answers WHERE {ENDED} AND latency_s <= ?"
+        return int(self.query(sql, (*self.ended_values, target_s))[0][0])
 
     def steady(self, valid: int) -> Steady | None:
         """The middle of the run, where it was long enough to have one."""
         first = self.calls.first_sent_at
         if valid < _STEADY_MIN or first is None:
             return None
-        sql = f"SELECT answered_at FROM answers WHERE {_ENDED} AND ok = 1 ORDER BY answered_at LIMIT 1 OFFSET ?"
-        begin, end = (self._query(sql, (*self._ended, valid * tenths // 10))[0][0] for tenths in (1, 9))
+        sql = f"SELECT answered_at FROM answers WHERE {ENDED} AND ok = 1 ORDER BY answered_at LIMIT 1 OFFSET ?"
+        begin, end = (self.query(sql, (*self.ended_values, valid * tenths // 10))[0][0] for tenths in (1, 9))
         if end <= begin:
             return None
-        sql = f"SELECT count(*) FROM answers WHERE {_ENDED} AND ok = 1 AND answered_at > ? AND answered_at <= ?"
-        records = int(self._query(sql, (*self._ended, begin, end))[0][0])
+        sql = f"SELECT count(*) FROM answers WHERE {ENDED} AND ok = 1 AND answered_at > ? AND answered_at <= ?"
+        records = int(self.query(sql, (*self.ended_values, begin, end))[0][0])
         return Steady(
             records_per_s=round(records / (end - begin), 6),
             from_s=round(begin - first, 6),
@@ -237,8 +261,8 @@ class Ledger:
         if not span_s:
             return []
         width = span_s / MOMENTS
-        values = (self.calls.first_sent_at, width, MOMENTS - 1, *self._ended)
-        found = {slot: (ok, failed) for slot, ok, failed in self._query(_SLOTS, values)}
+        values = (self.calls.first_sent_at, width, MOMENTS - 1, *self.ended_values)
+        found = {slot: (ok, failed) for slot, ok, failed in self.query(_SLOTS, values)}
         return [
             Moment(at_s=round((slot + 1) * width, 6), ok=ok, failed=failed)
             for slot in range(MOMENTS)
@@ -247,7 +271,7 @@ class Ledger:
 
     def all_runs(self, prices: Prices | None) -> AllRuns:
         """Every run of the same task and model."""
-        sums = map(int, self._query(_ALL_RUNS, (self._settings_id,))[0])
+        sums = map(int, self.query(_ALL_RUNS, (self._settings_id,))[0])
         runs, requests, killed, input_tokens, cached, output, maybe_input, maybe_output = sums
         usd = unconfirmed_usd = None
         if prices is not None:

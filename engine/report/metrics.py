@@ -11,6 +11,9 @@ from engine.decide.batch_size import BatchSize
 from engine.decide.concurrency import Window
 from engine.decide.quality import QualityGuard
 from engine.decide.rate import DiscoveredRate
+from engine.decide.recovery import Verdict
+from engine.report.positions import PositionLog
+from engine.report.waits import WaitLog
 from engine.vocabulary.values import Usage, Waits
 
 
@@ -44,6 +47,9 @@ class Counters:
         up): it may bill them. Our estimate, and in no other count; `unconfirmed_output` is the most they may put out.
     :ivar malformed: replies with status 200 that left an asked record unanswered.
     :ivar tokens_wasted: input and output tokens of attempts that gave no accepted answer.
+    :ivar followed: (cause, what was done about it) -> attempts.
+    :ivar waits: `wait_s` over time and by length.
+    :ivar positions: where in a batch records went without an answer.
     :ivar auditor: the guard of the labels; None without one.
     :ivar window: requests in flight as it is found out, with its moves; None where the user gave the number.
     :ivar rate: requests and tokens a minute as they are found out, with their moves; None where the user gave them.
@@ -68,6 +74,7 @@ class Counters:
     malformed: int = 0
     splits: int = 0
     causes: Counter[str] = field(default_factory=Counter)
+    followed: Counter[tuple[str, str]] = field(default_factory=Counter)
     tokens_input: int = 0
     tokens_cached: int = 0
     tokens_output: int = 0
@@ -77,6 +84,8 @@ class Counters:
     unconfirmed_output: int = 0
     foreign_ids: int = 0
     wait_s: Counter[str] = field(default_factory=Counter)
+    waits: WaitLog = field(default_factory=WaitLog)
+    positions: PositionLog = field(default_factory=PositionLog)
     notices: list[str] = field(default_factory=list)
     batch_size: BatchSize | None = None
     auditor: Audited | None = None
@@ -105,8 +114,17 @@ class Counters:
         self.unconfirmed_input += input_tokens
         self.unconfirmed_output += output_tokens
 
-    def add_waits(self, waits: Waits) -> None:
-        """Count the seconds that a batch waited to be sent, by cause."""
+    def add_verdict(self, verdict: Verdict) -> None:
+        """Count why an attempt did not answer every record, and what is done about it."""
+        self.retried += verdict.retry
+        self.splits += verdict.split
+        if verdict.cause:
+            self.causes[verdict.cause] += 1
+            self.followed[verdict.cause, _remedy(verdict)] += 1
+
+    def add_waits(self, waits: Waits, now: float) -> None:
+        """Count the seconds that a batch waited to be sent, by cause; it goes `now`."""
+        self.waits.add(waits, now)
         for cause in waits.__struct_fields__:
             self.wait_s[cause.removesuffix("_s")] += getattr(waits, cause)
 
@@ -114,3 +132,16 @@ class Counters:
         """Something that the user should read once."""
         if text not in self.notices:
             self.notices.append(text)
+
+
+def _remedy(verdict: Verdict) -> str:
+    """In the words of the report."""
+    if verdict.retry:
+        return "sent again"
+    if verdict.split:
+        return "halved"
+    if verdict.fatal:
+        return "ended"
+    if verdict.children:
+        return "asked again"
+    return "given up" if verdict.failed else "only compared"

@@ -17,11 +17,9 @@ import msgspec
 
 from engine.adapters.files.atomic import replacing
 from engine.adapters.store import RunStore
-from engine.decide.pricing import cost_usd
 from engine.report.document import (
     REPORT_VERSION,
     BatchSize,
-    Cost,
     Latencies,
     LimitsUse,
     LimitUse,
@@ -29,20 +27,22 @@ from engine.report.document import (
     QueueWait,
     Report,
     Requests,
-    Saving,
     StopReason,
     Throughput,
-    Tokens,
 )
+from engine.report.histogram import record_histogram, request_histogram, size_latencies
 from engine.report.html import render
 from engine.report.ledger import Ledger
 from engine.report.metrics import Counters
+from engine.report.series import Series
+from engine.report.spending import cost_of, tokens, unconfirmed_notices
+from engine.report.steering import rate_use, size_moves, window_use
+from engine.report.timeline import idle_s, timeline
 from engine.vocabulary.config import Prices, RunConfig
-from engine.vocabulary.errors import EngineError, RunStopped
+from engine.vocabulary.errors import ConfigError, EngineError, RunStopped
 
 JSON_NAME = "report.json"
 HTML_NAME = "report.html"
-SAVING_FORMULA = "static_tokens * (answers - calls)"
 
 _BOUND_SHARE = 0.1  # of the time that requests were held, below which a limit did not shape the run
 _CAUSES = {"requests": "rpm", "tokens": "tpm", "window": "window", "pause": "pause"}
@@ -90,9 +90,9 @@ def make_report(
         records=ledger.records(counters),
         failures=ledger.failures(),
         requests=_requests(counters, ledger),
-        tokens=_tokens(counters, ledger, static_tokens),
-        cost=_cost(counters, ledger, prices, valid),
-        throughput=_throughput(ledger, valid, span_s),
+        tokens=tokens(counters, ledger, static_tokens),
+        cost=cost_of(counters, ledger, prices, valid),
+        throughput=_throughput(ledger, valid, span_s, config.target_p95_s),
         latency_s=Latencies(request=ledger.request_latencies(), record=ledger.record_latencies()),
         queue_wait_s=waits,
         limits=_limits(counters, ledger, config, waits),
@@ -100,10 +100,13 @@ def make_report(
         quality=_quality(counters),
         over_time=ledger.over_time(span_s),
         all_runs=ledger.all_runs(prices),
-        notices=[_clean(notice) for notice in (*counters.notices, *_unconfirmed(counters))],
+        notices=[_clean(notice) for notice in (*counters.notices, *unconfirmed_notices(counters))],
         seed=config.seed,
         settings=msgspec.to_builtins(config),
         versions={"annotation-engine": version("annotation-engine"), "python": platform.python_version()},
+        window=window_use(counters, config.limits),
+        rate=rate_use(counters),
+        series=_series(counters, ledger, span_s),
     )
 
 
@@ -126,6 +129,33 @@ def write_report(folder: str | Path, report: Report) -> Path:
     except OSError as error:
         raise EngineError(f"the report cannot be written to {folder}: {error.strerror or error}") from error
     return target / HTML_NAME
+
+
+def draw_again(given: str | Path) -> Path:
+    """Write `report.html` anew from the `report.json` beside it, which stays as it is; the path of the page.
+
+    :param given: the folder of a report, or its `report.json`.
+    :raises ConfigError: there is no report.
+    :raises EngineError: the page cannot be written.
+    """
+    source = Path(given) / JSON_NAME if Path(given).is_dir() else Path(given)
+    try:
+        report = msgspec.json.decode(source.read_bytes(), type=Report)
+    except OSError as error:
+        raise ConfigError(
+            f"{source} cannot be read ({error.strerror or error}); give the folder that was named by --report"
+        ) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{source} is no report ({error}); give the folder that was named by --report, or its {JSON_NAME}"
+        ) from error
+    page = source.with_suffix(".html")
+    try:
+        with replacing(page) as stream:
+            stream.write(render(report).encode())
+    except OSError as error:
+        raise EngineError(f"{page} cannot be written: {error.strerror or error}") from error
+    return page
 
 
 def _keep_earlier(folder: Path) -> None:
@@ -159,96 +189,39 @@ def _requests(counters: Counters, ledger: Ledger) -> Requests:
         by_status=ledger.statuses(),
         peak_in_flight=counters.peak_in_flight,
         foreign_ids=counters.foreign_ids,
+        followed=_followed(counters),
     )
 
 
-def _tokens(counters: Counters, ledger: Ledger, static_tokens: int | None) -> Tokens:
-    both = counters.tokens_input + counters.tokens_output
-    return Tokens(
-        input=counters.tokens_input,
-        cached=counters.tokens_cached,
-        output=counters.tokens_output,
-        wasted=counters.tokens_wasted,
-        wasted_share=round(counters.tokens_wasted / both, 6) if both else None,
-        estimated=counters.tokens_estimated,
-        unconfirmed=counters.unconfirmed_input + counters.unconfirmed_output,
-        saved=_saving(counters.tokens_input, ledger, static_tokens),
+def _followed(counters: Counters) -> dict[str, dict[str, int]]:
+    followed: dict[str, dict[str, int]] = {}
+    for (cause, remedy), count_ in counters.followed.most_common():
+        followed.setdefault(cause, {})[remedy] = count_
+    return followed
+
+
+def _series(counters: Counters, ledger: Ledger, span_s: float | None) -> Series:
+    return Series(
+        timeline=timeline(ledger, span_s),
+        request_latency=request_histogram(ledger),
+        record_latency=record_histogram(ledger),
+        sizes=size_latencies(ledger),
+        waits=counters.waits.series(counters.first_sent_s or 0.0),
+        positions=counters.positions.rows(),
     )
 
 
-def _unconfirmed(counters: Counters) -> list[str]:
-    tokens = counters.unconfirmed_input + counters.unconfirmed_output
-    if not tokens:
-        return []
-    return [
-        f"some requests ended without any reply (timeouts, resets, given up): the endpoint may bill up to {tokens:,} "
-        "tokens for them, which are in no other figure here; a budget counts them"
-    ]
-
-
-def _saving(input_tokens: int, ledger: Ledger, static_tokens: int | None) -> Saving | None:
-    """One record a call would have sent the static prompt once an answer, instead of once a call.
-
-    Kind to the other side: our re-asks and failed attempts count against us, and it is assumed to have none.
-    """
-    answers, calls = ledger.calls.accepted, ledger.calls.billed
-    if static_tokens is None or not answers:
-        return None
-    saved = static_tokens * (answers - calls)
-    return Saving(
-        input=saved,
-        share=round(saved / max(1, input_tokens + saved), 6),
-        static_tokens=static_tokens,
-        answers=answers,
-        calls=calls,
-        formula=SAVING_FORMULA,
-    )
-
-
-def _unconfirmed_usd(prices: Prices, counters: Counters) -> float:
-    """What attempts without a reply may cost at the most."""
-    usd = cost_usd(
-        prices,
-        input_tokens=counters.unconfirmed_input,
-        cached_tokens=0,
-        output_tokens=counters.unconfirmed_output,
-    )
-    return round(usd, 6)
-
-
-def _cost(counters: Counters, ledger: Ledger, prices: Prices | None, valid: int) -> Cost | None:
-    if prices is None:
-        return None
-    usd = cost_usd(
-        prices,
-        input_tokens=counters.tokens_input,
-        cached_tokens=counters.tokens_cached,
-        output_tokens=counters.tokens_output,
-    )
-    calls = ledger.calls
-    wasted = cost_usd(
-        prices,
-        input_tokens=calls.wasted_input,
-        cached_tokens=calls.wasted_cached,
-        output_tokens=calls.wasted_output,
-    )
-    cached = prices.input if prices.cached_input is None else prices.cached_input
-    return Cost(
-        usd=round(usd, 9),
-        unconfirmed_usd=_unconfirmed_usd(prices, counters),
-        per_1000_valid_usd=round(1000 * usd / valid, 9) if valid else None,
-        wasted_usd=round(wasted, 9),
-        prices={"input": prices.input, "cached_input": cached, "output": prices.output},
-    )
-
-
-def _throughput(ledger: Ledger, valid: int, span_s: float | None) -> Throughput:
+def _throughput(ledger: Ledger, valid: int, span_s: float | None, target_s: float | None) -> Throughput:
+    idle = None if span_s is None else min(idle_s(ledger), span_s)
+    active_s = None if span_s is None or idle is None else span_s - idle
     return Throughput(
         records_per_s=round(valid / span_s, 6) if span_s else None,
         valid_records=valid,
         span_s=None if span_s is None else round(span_s, 6),
         steady=ledger.steady(valid),
-        goodput_per_s=None,
+        goodput_per_s=round(ledger.within(target_s) / span_s, 6) if span_s and target_s is not None else None,
+        idle_s=None if idle is None else round(idle, 6),
+        active_records_per_s=round(valid / active_s, 6) if active_s else None,
     )
 
 
@@ -256,22 +229,33 @@ def _limits(counters: Counters, ledger: Ledger, config: RunConfig, waits: QueueW
     calls, limits = ledger.calls, config.limits
     first, last = calls.first_sent_at, calls.last_ended_at
     span_s = last - first if first is not None and last is not None else 0.0
-    peak_requests, peak_tokens = ledger.peaks()
-    tokens = counters.tokens_input + counters.tokens_output
+    peaks, found, window = ledger.peaks(), rate_use(counters), window_use(counters, limits)
+    sent, received = 60 * counters.tokens_input, 60 * counters.tokens_output
+
+    def apart(allowed: float | None, amount: float, peak: float | None) -> LimitUse | None:
+        return None if allowed is None else _use(allowed, amount, span_s, peak)
+
+    found_requests = None if found is None else found.requests_per_minute
+    found_tokens = None if found is None else found.tokens_per_minute
     return LimitsUse(
-        rpm=_use(limits.requests_per_minute, 60 * calls.count, span_s, peak_requests),
-        tpm=_use(limits.tokens_per_minute, 60 * tokens, span_s, peak_tokens),
-        concurrency=_use(limits.most_in_flight, calls.busy_s, span_s, counters.peak_in_flight),
+        rpm=_use(limits.requests_per_minute, 60 * calls.count, span_s, peaks.requests, found=found_requests),
+        tpm=_use(limits.tokens_per_minute, sent + received, span_s, peaks.tokens, found=found_tokens),
+        concurrency=_use(limits.max_concurrency, calls.busy_s, span_s, counters.peak_in_flight, found=window.settled),
         bound_by=_bound_by(waits, span_s),
+        itpm=apart(limits.input_tokens_per_minute, sent, peaks.input_tokens),
+        otpm=apart(limits.output_tokens_per_minute, received, peaks.output_tokens),
     )
 
 
-def _use(allowed: float | None, amount: float, span_s: float, peak: float | None) -> LimitUse:
+def _use(
+    given: float | None, amount: float, span_s: float, peak: float | None, *, found: float | None = None
+) -> LimitUse:
+    """A limit that was found out moved while the run went on: a share of its last value would mean nothing."""
     used = amount / span_s if span_s > 0 else None
     return LimitUse(
-        allowed=allowed,
+        allowed=found if given is None else given,
         used=None if used is None else round(used, 3),
-        utilisation=None if used is None or allowed is None else round(used / allowed, 6),
+        utilisation=None if used is None or given is None else round(used / given, 6),
         peak=peak,
     )
 
@@ -284,16 +268,13 @@ def _bound_by(waits: QueueWait, span_s: float) -> str | None:
 
 def _batch_size(counters: Counters, ledger: Ledger, config: RunConfig) -> BatchSize:
     calls, chosen = ledger.calls, counters.batch_size
-    began_s = counters.first_sent_s or 0.0
     return BatchSize(
         configured=config.packing.batch_size,
         mean=round(calls.asked / calls.count, 3) if calls.count else None,
         max=calls.largest,
         by_size=ledger.batch_sizes(),
         settled=None if chosen is None else chosen.settled_size,
-        moves=[]
-        if chosen is None
-        else [msgspec.structs.replace(move, at_s=round(max(0.0, move.at_s - began_s), 3)) for move in chosen.history],
+        moves=size_moves(counters),
     )
 
 

@@ -202,6 +202,7 @@ class Caller:
     def _after_reply(self, sent: Sent, completion: Completion, reading: Reading, accepted: int, cause: str) -> None:
         state, size = self._state, len(sent.batch.items)
         state.counters.malformed += accepted < size
+        state.counters.positions.add([id_ in reading.answers for id_ in sent.ids])
         state.counters.foreign_ids += reading.foreign
         if completion.usage is not None and sent.asking is state.asking:
             state.estimates.observe(
@@ -243,10 +244,7 @@ class Caller:
     def _count(self, verdict: Verdict, usage: Usage, *, audit: bool = False) -> None:
         counters = self._state.counters
         counters.requests += 1
-        counters.retried += verdict.retry
-        counters.splits += verdict.split
-        if verdict.cause:
-            counters.causes[verdict.cause] += 1
+        counters.add_verdict(verdict)
         counters.add_usage(usage, gave=audit or bool(verdict.accepted))
         self._state.brake.observe_failed(len(verdict.failed))
 

@@ -71,18 +71,22 @@ class Dispatcher:
     async def run(self, start: Start) -> None:
         """Send what is next, one after the other, when the window, the pause and the limits allow it."""
         state = self._state
+        window_s = paused_s = 0.0
         while True:
-            waiting_since = anyio.current_time()
+            since_s = anyio.current_time()
             await self._wait_for_window()
-            window_s = anyio.current_time() - waiting_since
-            step = self._next_step(anyio.current_time())
+            now = anyio.current_time()
+            window_s += now - since_s
+            step = self._next_step(now)
             if step is None:
                 return
             if isinstance(step, Wait):
-                paused = state.pause_until_s > anyio.current_time()
+                paused = state.pause_until_s > now
                 await self._wait("pause" if paused else None, step.until_s)
+                paused_s += anyio.current_time() - now if paused else 0.0
                 continue
-            sent = await self._admitted(step, window_s)
+            sent = await self._admitted(step, window_s, paused_s)
+            window_s = paused_s = 0.0
             if sent is None:
                 return
             if state.stopped is not None:  # a cancelled scope is left at the next wait, not before
@@ -186,19 +190,19 @@ class Dispatcher:
         finally:
             self._held_by = None
 
-    async def _admitted(self, batch: Batch, window_s: float) -> Sent | None:
+    async def _admitted(self, batch: Batch, window_s: float, paused_s: float) -> Sent | None:
         """Wait until the limits let this batch go; None when the budget does not."""
         state = self._state
         sent = self._prepared(batch)
         if not await self._within_budget(sent):
             return None
         try:
-            reservation, waits = await self._within_limits(sent, window_s)
+            reservation, waits = await self._within_limits(sent, window_s, paused_s)
         except BaseException:
             state.budget.settle(sent.reserved_usd, _NOTHING)
             raise
-        state.counters.add_waits(waits)
         now = anyio.current_time()
+        state.counters.add_waits(waits, now)
         if state.counters.first_sent_s is None:
             state.counters.first_sent_s = now
         load = state.load.sent(
@@ -209,7 +213,7 @@ class Dispatcher:
         )
         return msgspec.structs.replace(sent, reservation=reservation, load=load, sent_at_s=now)
 
-    async def _within_limits(self, sent: Sent, window_s: float) -> tuple[Reservation, Waits]:
+    async def _within_limits(self, sent: Sent, window_s: float, paused_s: float) -> tuple[Reservation, Waits]:
         dimension, found_s = await self._wait_for_rate(sent.reserved_tokens)
         reservation = await self._state.pacer.reserve(
             input_tokens=sent.expected_input, output_tokens=sent.reserved_tokens - sent.expected_input
@@ -221,7 +225,7 @@ class Dispatcher:
             window_s=window_s,
             requests_s=reservation.requests_s + (found_s if dimension == "requests" else 0.0),
             tokens_s=reservation.tokens_s + (found_s if dimension == "tokens" else 0.0),
-            pause_s=anyio.current_time() - paced_s,
+            pause_s=paused_s + anyio.current_time() - paced_s,
         )
 
     async def _wait_for_rate(self, tokens: int) -> tuple[Dimension, float]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -10,8 +12,9 @@ import msgspec
 import pytest
 from reporting import report_run
 
-from engine.report.document import FailedRecord, FailureKind, Moment, Report, StopReason
-from engine.report.html import chart, render
+from engine.report.charts.gallery import PLOTS, hang
+from engine.report.document import FailedRecord, FailureKind, Report, StopReason
+from engine.report.html import render
 from engine.testing.simulator.command import SimulatorConfig
 from engine.vocabulary.config import Prices
 from support import make_config, make_records
@@ -22,7 +25,7 @@ HOSTILE = "<script>alert(1)</script> \u202edesrever\u2066 \x1b[2J &amp; <img src
 class Page(HTMLParser):
     """Tags, attributes and text of a page; balanced, or an error."""
 
-    VOID = frozenset({"meta", "br", "polyline"})
+    VOID = frozenset({"meta", "br"})
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -52,29 +55,35 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.text).split())
 
 
-@pytest.fixture
-def eventful(tmp_path: Path) -> Report:
+@pytest.fixture(scope="module")
+def eventful(tmp_path_factory: pytest.TempPathFactory) -> Report:
     """A report with every part that there can be."""
     config = msgspec.structs.replace(make_config(10), prices=Prices(input=0.15, output=0.6, cached_input=0.075))
     simulator = SimulatorConfig(
         faults={"drop": 0.05, "http_500": 0.05, "http_429": 0.02}, poison_marker="POISON", delay_s=1.0
     )
     records = make_records(300, lambda number: f"{'POISON' * (number % 30 == 3)} text {number}")
-    return report_run(tmp_path, records, config, simulator).report
+    return report_run(tmp_path_factory.mktemp("eventful"), records, config, simulator).report
 
 
-def test_a_page_is_whole_and_fetches_nothing(eventful: Report) -> None:
+@pytest.fixture(scope="module")
+def page_text(eventful: Report) -> str:
+    """Its page."""
+    return render(eventful)
+
+
+def test_a_page_is_whole_and_fetches_nothing(page_text: str) -> None:
     """No script, no address, no style sheet: it opens offline, years later."""
-    page = Page(render(eventful))
+    page = Page(page_text)
     assert not {"script", "link", "img", "iframe", "object"} & set(page.tags)
     assert not {"src", "href", "onclick", "action"} & {name for name, _ in page.attributes}
-    assert "url(" not in render(eventful)
-    assert "default-src 'none'" in render(eventful)
+    assert "url(" not in page_text
+    assert "default-src 'none'" in page_text
 
 
-def test_a_page_says_how_it_went(eventful: Report) -> None:
+def test_a_page_says_how_it_went(eventful: Report, page_text: str) -> None:
     """The headline and the figures of the report, in words."""
-    words = Page(render(eventful)).words
+    words = Page(page_text).words
     assert "290 of 300 records labelled (96.7 %), 10 failed, with simulated in 1 min 30 s" in words
     assert "Simulated endpoint" in words
     assert "for 1,000 valid records" in words
@@ -110,6 +119,7 @@ def test_hostile_text_stays_text(eventful: Report) -> None:
     text = render(hostile)
     page = Page(text)
     assert not {"script", "img"} & set(page.tags)
+    assert "&lt;script&gt;alert" in text[text.index("<svg") : text.rindex("</svg>")]
     assert not set(text) & set("\u202e\u2066\x1b")
     assert text.count('<span class="hidden">\\u202e</span>') >= 7
     assert "{{ 7*7 }}" in page.words
@@ -133,26 +143,63 @@ def test_a_stopped_run_says_why_and_how_to_go_on(eventful: Report) -> None:
     assert "the credit is used up" in words
 
 
-def test_the_curve_rises_to_the_top_right() -> None:
-    """From the origin at the first send to all records at the last result."""
-    drawn = chart([Moment(at_s=float(second), ok=3, failed=second % 2) for second in range(1, 11)])
-    assert drawn is not None
-    assert (drawn.most, drawn.seconds) == (35, 10.0)
-    assert drawn.done.startswith("0.0,150.0 60.0,")
-    assert drawn.done.endswith(" 600.0,0.0")
-    heights = [float(corner.split(",")[1]) for corner in drawn.failed.split()]
-    assert heights == sorted(heights, reverse=True)
-
-
-def test_too_little_is_not_drawn() -> None:
-    """A curve through one point says nothing."""
-    assert chart([]) is None
-    assert chart([Moment(at_s=1.0, ok=5, failed=0), Moment(at_s=2.0, ok=0, failed=0)]) is None
-
-
-def test_no_placeholder_is_left_in_a_page(eventful: Report) -> None:
+def test_no_placeholder_is_left_in_a_page(page_text: str) -> None:
     """Neither a template's nor Python's None."""
-    text = re.sub(r"<style>.*?</style>", "", render(eventful), flags=re.DOTALL)
+    text = re.sub(r"<style>.*?</style>", "", page_text, flags=re.DOTALL)
     assert "{{" not in text
     assert "{%" not in text
     assert ">None<" not in text
+
+
+def test_every_part_is_drawn_or_said_to_be_left_out(eventful: Report, page_text: str) -> None:
+    """A plot has a sentence about this run; one that would be empty has the reason; each wide one a narrow twin."""
+    gallery = hang(eventful)
+    assert len(gallery.pictures) + len(gallery.left_out) == len(PLOTS)
+    assert len(gallery.pictures) >= 8
+    words = Page(page_text).words
+    for picture in gallery.pictures:
+        assert picture.heading.endswith(".")
+        assert re.search(r"\d", picture.heading)
+        assert words.count(picture.title) >= 1
+        assert (picture.narrow is not None) == picture.is_wide
+    for left in gallery.left_out:
+        assert left.reason in words
+    assert page_text.count("<svg") == len(gallery.pictures) + sum(picture.is_wide for picture in gallery.pictures)
+
+
+def test_the_same_report_makes_the_same_page(eventful: Report, page_text: str) -> None:
+    """No date, no random name: two reports can be compared."""
+    assert render(eventful) == page_text
+
+
+def test_a_plot_takes_its_colours_from_the_page(page_text: str) -> None:
+    """Legible in the dark and on paper: no colour is fixed, each is a variable that the page sets twice."""
+    drawn = page_text[page_text.index("<svg") : page_text.rindex("</svg>")]
+    assert not re.search(r"(?:fill|stroke):\s*(?:#|rgb|black|white)", drawn)
+    for name in set(re.findall(r"var\((--[a-z]+)\)", drawn)):
+        assert page_text.count(f"{name}:") == 2
+
+
+def test_without_the_plotting_library_the_page_says_so_in_one_line(
+    eventful: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the plots show is still said, and everything else is there."""
+    monkeypatch.setitem(sys.modules, "engine.report.charts.canvas", None)  # as Python marks what cannot be imported
+    text = render(eventful)
+    words = Page(text).words
+    assert "<svg" not in text
+    assert "The plots are not drawn: the Python package matplotlib is not installed. pip install matplotlib" in words
+    assert "valid records a second came in the steady part" in words
+    assert f"{eventful.requests.total:,}" in words
+
+
+def test_the_library_is_imported_only_to_write_a_page() -> None:
+    """A run without a report does not wait for it."""
+    program = "import sys, engine.cli.main, engine.report.html; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_a_report_of_before_the_plots_still_makes_a_page(eventful: Report) -> None:
+    """Its tables, and why nothing is drawn."""
+    older = msgspec.structs.replace(eventful, series=None, window=None, rate=None)
+    assert "Not drawn" in Page(render(older)).words

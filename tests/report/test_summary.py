@@ -11,15 +11,15 @@ from typing import Any
 
 import msgspec
 import pytest
-from reporting import STARTED_AT, report_run
+from reporting import STARTED_AT, hand_made, make_answer, make_call, report_run
 
-from engine.adapters.store import AnswerRow, CallRow, InputRow, RunStore, temporary_store
+from engine.adapters.store import InputRow
 from engine.report.document import Percentiles, Report
 from engine.report.metrics import Counters
-from engine.report.summary import make_report, without_credentials, write_report
+from engine.report.summary import draw_again, without_credentials, write_report
 from engine.testing.simulator.command import SimulatorConfig
 from engine.vocabulary.config import Limits, Prices, RunConfig
-from engine.vocabulary.errors import EngineError, RunStopped
+from engine.vocabulary.errors import ConfigError, EngineError, RunStopped
 from support import make_config, make_records
 
 PRICES = Prices(input=1.0, output=4.0, cached_input=0.5)
@@ -31,45 +31,6 @@ FAULTS: dict[str, Any] = {
     "reset": 0.03,
     "cut": 0.03,
 }
-
-
-def make_call(number: int, **changes: Any) -> CallRow:
-    return CallRow(
-        **{"id": number, "sent_at": 100.0, "latency_s": 1.0, "size": 1, "accepted": 1, "status": 200, "outcome": "ok"}
-        | changes
-    )
-
-
-def make_answer(key: str, **changes: Any) -> AnswerRow:
-    return AnswerRow(
-        **{"key": key, "digest": key.encode(), "output": '"red"', "calls": (1,), "answered_at": 101.0, "latency_s": 1.0}
-        | changes
-    )
-
-
-def hand_made(
-    calls: Sequence[CallRow], answers: Sequence[AnswerRow], *, inputs: Sequence[InputRow] = (), **changes: Any
-) -> Report:
-    """A report of a store that was filled by hand."""
-    store = temporary_store()
-    try:
-        settings_id = store.settings(task_key="t", model="m", task="{}")
-        run_id = store.begin_run(settings_id=settings_id, started_at=100.0, config="{}")
-        if inputs:
-            store.add_inputs(run_id, inputs)
-        store.write(run_id, settings_id, calls, answers)
-        return reported(store, run_id, settings_id, **changes)
-    finally:
-        store.close()
-
-
-def reported(store: RunStore, run_id: int, settings_id: int, **changes: Any) -> Report:
-    settings: dict[str, Any] = {
-        "config": RunConfig(), "prices": None, "model": "m", "endpoint": "http://e/v1", "task_name": "t.toml",
-        "started_at": 100.0, "ended_at": 200.0, "simulated": False,
-    }  # fmt: skip
-    counters = changes.pop("counters", None) or Counters()
-    return make_report(counters, store, run_id=run_id, settings_id=settings_id, **(settings | changes))
 
 
 def nearest_rank(values: Sequence[float], percent: int) -> float:
@@ -189,6 +150,15 @@ def test_throughput_is_from_first_send_to_last_result() -> None:
     assert report.throughput.steady.records_per_s == pytest.approx(1.0)
     assert sum(moment.ok for moment in report.over_time) == 101
     assert report.over_time[-1].at_s == pytest.approx(300.0)
+
+
+def test_goodput_is_what_was_valid_in_time() -> None:
+    """Failed records and late ones are not in it; without a target there is none."""
+    late = [make_answer(f"r{seconds}", latency_s=float(seconds), answered_at=110.0) for seconds in range(1, 11)]
+    failed = make_answer("f", latency_s=1.0, output=None, error_kind="missing", error_message="gone")
+    config = RunConfig(target_p95_s=4.0)
+    assert hand_made([make_call(1)], [*late, failed], config=config).throughput.goodput_per_s == pytest.approx(0.4)
+    assert hand_made([make_call(1)], late).throughput.goodput_per_s is None
 
 
 def test_the_peak_of_a_limit_is_over_sixty_seconds() -> None:
@@ -325,3 +295,23 @@ def test_times_are_utc_and_settings_hold_what_was_run(tmp_path: Path) -> None:
     assert report.batch_size.max == 7
     assert sum(use.requests for use in report.batch_size.by_size) == report.requests.total
     assert (report.mode, report.simulated) == ("simulated", True)
+
+
+def test_a_page_is_drawn_again_from_its_figures(tmp_path: Path) -> None:
+    """The same page, by folder or by file, without the run or its store; the figures stay as they are."""
+    page = write_report(tmp_path / "out", report_run(tmp_path).report)
+    drawn, figures = page.read_text(), (tmp_path / "out" / "report.json").read_bytes()
+    for given in (tmp_path / "out", tmp_path / "out" / "report.json"):
+        page.unlink()
+        assert draw_again(given) == page
+        assert page.read_text() == drawn
+    assert (tmp_path / "out" / "report.json").read_bytes() == figures
+
+
+@pytest.mark.parametrize("content", [None, b"{}", b"[1", b"\xff\xfe", b'{"records": 1}'])
+def test_what_is_no_report_is_told_in_one_line(tmp_path: Path, content: bytes | None) -> None:
+    """Which file, what is wrong with it, and what to give instead."""
+    if content is not None:
+        (tmp_path / "report.json").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"report\.json .*give the folder that was named by --report"):
+        draw_again(tmp_path)
