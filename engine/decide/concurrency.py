@@ -45,8 +45,8 @@ _OUTCOMES = 60
 _REFUSED_SHARE = 0.6  # of the last with so many in flight or more, and at least eight: the limit has fallen
 _REFUSALS = 8
 _RECOVER_S = 10.0
-_FAILURES = 3
-_FAILED_SHARE = 0.2
+_FAILURES = 16  # of the last 40 ends: a few per cent of errors at random are no overload
+_ENDS = 40
 _HISTORY = 200
 
 
@@ -236,7 +236,8 @@ class Window:
         self._phase = _Phase.CLIMB
         self._levels: dict[int, _Sums] = {}
         self._round = _Sums()
-        self._failures = self._misses = self._episode = self._odd_rounds = 0
+        self._failed: deque[bool] = deque(maxlen=_ENDS)
+        self._misses = self._episode = self._odd_rounds = 0
         self._round_since_s = 0.0
         self._kind = 0.0
         self._home = self._size
@@ -292,6 +293,7 @@ class Window:
         self, ticket: Ticket, now: float, *, latency_s: float, uncached_input_tokens: int, output_tokens: int
     ) -> None:
         """A reply came, whatever it is worth as an answer."""
+        self._failed.append(False)
         self._refusals.note_accepted(ticket.in_flight)
         used = not ticket.paced and ticket.in_flight >= _USED * ticket.size
         self._recover(now, used=used and ticket.episode == self._episode)
@@ -315,11 +317,13 @@ class Window:
 
     def observe_failure(self, ticket: Ticket, now: float) -> None:
         """A timeout or an error of the server's. A few are life; many at once are an overload."""
+        self._failed.append(True)
         if ticket.episode != self._episode:
             return
-        self._failures += 1
-        if self._failures >= max(_FAILURES, _FAILED_SHARE * (self._round.weight + self._failures)):
-            self._cut(now, f"{self._failures} timeouts or server errors in a round")
+        count = sum(self._failed)
+        if count >= _FAILURES:
+            self._cut(now, f"{count} of the last {len(self._failed)} requests ended in timeouts or server errors")
+            self._failed.clear()
 
     # -- refusals -----------------------------------------------------------------------------------------------
 
@@ -473,7 +477,6 @@ class Window:
 
     def _new_round(self) -> None:
         self._round = _Sums()
-        self._failures = 0
 
     def _settle(self, now: float) -> None:
         """Go to the smallest window with nearly all of the best throughput, or look further where that is open."""

@@ -251,3 +251,20 @@ def test_a_given_number_is_kept_but_where_it_is_refused() -> None:
     run = Run(Window(cap=16, seeks=False), flat, until_s=120, capacity=lambda _: 10)
     assert run.per_second(30, 120) >= 0.85 * 10 / 0.75
     assert run.refused <= 0.05 * len(run.ends)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1])
+def test_errors_at_random_do_not_narrow_the_window(share: float) -> None:
+    """A few per cent of timeouts and server errors are life; nearly half of the requests is an overload."""
+    rng, window = random.Random(3), Window(cap=32)
+    for number in range(5_000):
+        size = window.size
+        ticket = window.admitted(float(number), in_flight=size)
+        if rng.random() < share:
+            window.observe_failure(ticket, float(number))
+        else:
+            window.observe_success(ticket, float(number), latency_s=1.0, uncached_input_tokens=100, output_tokens=10)
+    assert not [move for move in window.history if "errors" in move.reason]
+    for number in range(5_000, 5_020):
+        window.observe_failure(window.admitted(float(number), in_flight=window.size), float(number))
+    assert [move for move in window.history if "errors" in move.reason]
