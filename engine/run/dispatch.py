@@ -209,7 +209,7 @@ class Dispatcher:
             now,
             in_flight=state.counters.in_flight + 1,
             tokens=sent.reserved_tokens,
-            paced=waits.requests_s + waits.tokens_s + waits.pause_s > 0,
+            paced=waits.requests_s + waits.tokens_s + waits.pause_s > _LEAST_WAIT_S,  # a real clock never says 0
         )
         return msgspec.structs.replace(sent, reservation=reservation, load=load, sent_at_s=now)
 

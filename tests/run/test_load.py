@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import anyio
 import pytest
 
 from engine.run.load import Load, LoadTicket
-from engine.vocabulary.config import Limits
+from engine.testing.simulator.command import SimulatorConfig, build_endpoint
+from engine.testing.simulator.transport import InProcessTransport
+from engine.vocabulary.config import Limits, Packing, RunConfig
 from engine.vocabulary.values import Completion, Fault, FaultKind, Quota, QuotaOf, Usage
+from support import annotate_all, make_records
 
 USAGE = Usage(input_tokens=100, output_tokens=10)
 
@@ -84,3 +88,14 @@ def test_a_given_window_is_not_searched_below() -> None:
         ticket = send(load, number, in_flight=12)
         load.ended(ticket, reply(), USAGE, latency_s=1 + number, now=number + 0.5)
     assert load.window.size == 12
+
+
+def test_on_a_real_clock_too_the_window_is_seen_to_be_what_holds_requests() -> None:
+    """No wait takes exactly no time there; a few microseconds are no limit that bound."""
+    records = make_records(400)
+    endpoint = build_endpoint(SimulatorConfig(delay_s=0.005))
+    config = RunConfig(packing=Packing(batch_size=1))
+    outcome = anyio.run(annotate_all, records, InProcessTransport(endpoint), config)
+    outcome.assert_each_once(records)
+    assert outcome.counters.window is not None
+    assert outcome.counters.window.size > 4
