@@ -148,10 +148,26 @@ def _speed(report: Report) -> Iterator[Row]:
         if report.limits.bound_by is not None:
             said.append(f"held back by {sentences.BINDING[report.limits.bound_by]}")
         yield Row("throughput", said)
+    found = list(_found(report))
+    if found:
+        yield Row("found out", found)
     latencies = {"request": report.latency_s.request, "record": report.latency_s.record}
     said = [f"{name} {_halves(values)}" for name, values in latencies.items() if values.count]
     if said:
         yield Row("latency", said)
+
+
+def _found(report: Report) -> Iterator[str]:
+    """What nobody had told the run of its endpoint."""
+    window, rate = report.window, report.rate
+    if window is not None and window.settled is not None and (window.configured is None or window.moves):
+        yield f"{window.settled} in flight at once"
+    if rate is None:
+        return
+    for unit, per_minute in (("requests", rate.requests_per_minute), ("tokens", rate.tokens_per_minute)):
+        reasons = [move.reason for move in rate.moves if move.dimension == unit]
+        if per_minute is not None and reasons:
+            yield f"{words.short_number(round(per_minute))} {unit} a minute: {reasons[-1]}"
 
 
 def _labels(report: Report) -> Iterator[Row]:

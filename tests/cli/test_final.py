@@ -14,7 +14,7 @@ from rich.console import Console
 from engine.cli.final import Places, plain_lines, print_final
 from engine.report.document import FailureKind, Report, StopReason
 from engine.testing.simulator.command import SimulatorConfig
-from engine.vocabulary.config import Prices
+from engine.vocabulary.config import Packing, Prices, RunConfig
 from support import make_config, make_records
 
 PLACES = Places(output="out.jsonl", store="out.jsonl.store.sqlite", report="r/report.html")
@@ -115,3 +115,15 @@ def test_a_log_gets_plain_lines(tmp_path: Path, capsys: pytest.CaptureFixture[st
     text = capsys.readouterr().err
     assert "\x1b" not in text
     assert "  requests    " in text
+
+
+def test_what_was_found_out_of_the_endpoint_is_said(tmp_path: Path) -> None:
+    """A window that nobody gave, and a limit that its headers name."""
+    config = RunConfig(packing=Packing(batch_size=5))
+    report = report_run(tmp_path, make_records(400), config, SimulatorConfig(delay_s=0.5, rpm=120)).report
+    (line,) = [line for line in said_by(report).splitlines() if line.startswith("  found out")]
+    assert f"{report.window and report.window.settled} in flight at once" in line
+    assert "118 requests a minute: the endpoint's headers name the limit" in line
+    (tmp_path / "given").mkdir()
+    given = make_final(tmp_path / "given")
+    assert "found out" not in said_by(given)
