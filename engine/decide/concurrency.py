@@ -190,14 +190,16 @@ class _Refusals:
     def __init__(self) -> None:
         self._last: deque[tuple[int, bool]] = deque(maxlen=_OUTCOMES)
         self._calm = self._accidents = 0.0
+        self._any = False
 
     def note_accepted(self, in_flight: int) -> None:
-        self._calm += self._is_calm(in_flight)
+        if self._any:  # most endpoints refuse nothing, and then nothing is compared
+            self._calm += self._is_calm(in_flight)
         self._last.append((in_flight, False))
 
     def show_limit(self, in_flight: int) -> bool:
         """Take in a refusal; whether it, with those before it, shows a limit."""
-        calm = self._is_calm(in_flight)
+        calm, self._any = self._is_calm(in_flight), True
         self._last.append((in_flight, True))
         self._calm += calm
         self._accidents += calm
