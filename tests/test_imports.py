@@ -19,7 +19,8 @@ ALLOWED = {
     "report": {"vocabulary", "decide", "adapters"},
     "tuning": {"vocabulary", "decide", "adapters", "report"},
     "run": {"vocabulary", "decide", "adapters", "report", "tuning"},
-    "cli": {"vocabulary", "decide", "adapters", "report", "tuning", "run"},
+    "bench": {"vocabulary", "decide", "adapters", "report", "tuning", "run"},
+    "cli": {"vocabulary", "decide", "adapters", "report", "tuning", "run", "bench"},
     "testing": {"vocabulary", "decide", "adapters", "report", "tuning", "run"},
 }
 """Room -> other rooms of which it may import. `engine/__init__` may import all, and is imported by the command only."""

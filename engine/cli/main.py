@@ -9,10 +9,12 @@ from typing import Any
 
 import click
 
+from engine.cli.bench import bench_command
 from engine.cli.console import silence_stdout
 from engine.cli.exits import ALL_ANNOTATED, BUG, STOPPED, WRONG_USAGE
 from engine.cli.export import export_command
 from engine.cli.init import init_command
+from engine.cli.report import report_command
 from engine.cli.retry import retry_command
 from engine.cli.run import run_command
 from engine.cli.show import show_command
@@ -56,7 +58,9 @@ for _command in (
     show_command,
     export_command,
     retry_command,
+    report_command,
     init_command,
+    bench_command,
     simulate_command,
 ):
     annotate.add_command(_command)

@@ -1,0 +1,134 @@
+"""`annotate bench` as a user sees it: over real sockets, with its files, words and exit codes."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_support import command, ended, make_files, served, start_command, wait_until
+
+FAST = [
+    "--batch-sizes", "1,4", "--concurrency", "1,4", "--requests", "8", "--repeats", "2", "--minutes", "1",
+    "--rates", "40",
+]  # fmt: skip
+
+
+def bench(folder: Path, base_url: str, *words: str) -> Any:
+    output = ["--output", str(folder / "bench.json")]
+    return command("bench", *make_files(folder), "--base-url", base_url, "--model", "m", *output, *words)
+
+
+def test_a_bench_prints_the_curve_and_writes_every_figure(tmp_path: Path) -> None:
+    """Exit 0; the table, the knee and what was sent are shown, simulated is called simulated, the file holds it all."""
+    with served(delay_s=0.02) as (base_url, endpoint):
+        done = bench(tmp_path, base_url, *FAST, "--target-p95-s", "1", "--price-input", "1", "--price-output", "2")
+        requests = endpoint.ledger.requests
+    assert done.exit_code == 0, done.output
+    document = json.loads((tmp_path / "bench.json").read_text())
+    assert (document["partial"], document["simulated"]) == (False, True)
+    assert [(point["batch_size"], point["concurrency"]) for point in document["closed"]] == [
+        (1, 1), (1, 4), (4, 1), (4, 4),
+    ]  # fmt: skip
+    assert all(len(point["visits"]) == 2 for point in document["closed"])
+    assert document["open"][0]["records_per_s"] == 40
+    assert document["totals"]["requests"] == requests
+    assert document["totals"]["usd"] > 0
+    assert document["closed"][0]["summary"]["request_latency_s"]["p95"]["median"] >= 0.02
+    for words in ("SIMULATED endpoint, complete", "closed loop", "open loop", "knee (<)", "within the target", "$"):
+        assert words in done.stdout
+    assert document["planned"]["at_most"]["requests"] >= requests
+    assert "at most" in done.stderr
+
+
+def test_an_earlier_bench_is_kept(tmp_path: Path) -> None:
+    """A second bench of the same name stands beside the first, not over it."""
+    small = ["--batch-sizes", "1", "--concurrency", "2", "--requests", "8", "--repeats", "1", "--no-open-loop"]
+    with served(delay_s=0.0) as (base_url, _):
+        assert bench(tmp_path, base_url, *small, "--seed", "1").exit_code == 0
+        assert bench(tmp_path, base_url, *small, "--seed", "2").exit_code == 0
+    assert json.loads((tmp_path / "bench.json").read_text())["seed"] == 2
+    assert json.loads((tmp_path / "bench-1.json").read_text())["seed"] == 1
+
+
+def test_a_dry_run_says_what_would_be_sent_and_sends_nothing(tmp_path: Path) -> None:
+    """The plan, the most that it may send and cost, and no file."""
+    with served() as (base_url, endpoint):
+        done = bench(tmp_path, base_url, "--dry-run", "--quick", "--price-input", "1", "--price-output", "2")
+        assert endpoint.ledger.requests == 0
+    assert done.exit_code == 0
+    assert "at most" in done.stderr
+    assert "within 9 min" in done.stderr
+    assert "cost          about $" in done.stderr
+    assert not (tmp_path / "bench.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--batch-sizes", "1,x"], "is not a list of numbers from 1 up"),
+        (["--concurrency", "0"], "is not a list of numbers from 1 up"),
+        (["--rates", "-3"], "is not a list of records a second above 0"),
+        (["--rates", "nan"], "is not a list of records a second above 0"),
+        (["--budget-usd", "1"], "needs prices"),
+        (["--target-p95-s", "nan"], "is not a finite number"),
+        (["--minutes", "inf"], "is not a finite number"),
+        (["--output", "/nowhere/bench.json"], "does not exist"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_the_option(tmp_path: Path, words: list[str], said: str) -> None:
+    """Exit 2, nothing sent, no trace."""
+    with served() as (base_url, endpoint):
+        done = bench(tmp_path, base_url, *words)
+        assert endpoint.ledger.requests == 0
+    assert done.exit_code == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.output
+
+
+def test_model_alone_is_refused(tmp_path: Path) -> None:
+    """As in `run`: nobody gets the small model by accident."""
+    done = command("bench", *make_files(tmp_path), "--model", "m", "--output", tmp_path / "bench.json")
+    assert done.exit_code == 2
+    assert "--base-url" in done.stderr
+
+
+def test_an_endpoint_that_refuses_the_key_is_an_error_at_once(tmp_path: Path) -> None:
+    """Exit 4 with the endpoint's words; no file that looks like a measurement."""
+    with served(api_key="right") as (base_url, _):
+        done = bench(tmp_path, base_url, *FAST)
+    assert done.exit_code == 4
+    assert "key" in done.stderr
+    assert not (tmp_path / "bench.json").exists()
+
+
+def test_ctrl_c_writes_what_there_is_and_marks_it_partial(tmp_path: Path) -> None:
+    """Exit 4; what was measured is in the file, and both file and screen say that it is not all."""
+    output = tmp_path / "bench.json"
+    with served(delay_s=0.1) as (base_url, endpoint):
+        words = ["--base-url", base_url, "--model", "m", "--output", str(output), "--concurrency", "1,2,4"]
+        process = start_command("bench", *make_files(tmp_path), *words, "--requests", "20")
+        wait_until(lambda: endpoint.ledger.requests > 150)
+        process.send_signal(signal.SIGINT)
+        code, out, err = ended(process)
+    assert code == 4, err
+    document = json.loads(output.read_text())
+    assert document["partial"]
+    assert document["stopped"] == "interrupted"
+    assert document["closed"]
+    assert document["totals"]["requests"] == endpoint.ledger.requests
+    assert "PARTIAL (interrupted)" in out
+
+
+def test_the_findings_name_the_limit_that_binds(tmp_path: Path) -> None:
+    """Sixty requests a minute allow one a second: requests a minute, not the requests in flight, are used up."""
+    with served(delay_s=0.0) as (base_url, endpoint):
+        done = bench(
+            tmp_path, base_url, "--rpm", "300", "--batch-sizes", "1", "--concurrency", "4", "--repeats", "1",
+            "--requests", "20", "--minutes", "1", "--no-open-loop",
+        )  # fmt: skip
+        assert endpoint.ledger.most_in_window(60.0)[0] <= 300
+    assert done.exit_code == 0, done.output
+    assert "what binds: requests a minute" in done.stdout
