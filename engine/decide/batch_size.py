@@ -1,12 +1,6 @@
 """How many records a request should hold: a hill climb on predicted throughput. See docs/design/batch-size.md.
 
-What a size is worth is measured, not believed: for each size that was tried, the valid records that came of it per
-request, per token, per slot-second and per dollar, with every re-ask and split that it caused charged to it. The
-throughput that a size would reach is the least of what each limit allows,
-
-    T(B) = min( rpm/60 * valid/request, tpm/60 * valid/token, window * valid/slot-second )
-
-and the limit that gives the least is the one that binds.
+What a size is worth is in `size_worth`. Of sizes that are worth nearly the same, the one that takes fewer tokens wins.
 """
 
 from __future__ import annotations
@@ -17,7 +11,13 @@ from typing import Protocol
 
 import msgspec
 
+from engine.decide.size_worth import Allowed, SlotTimes, Tried, Work, Worth, faded
 from engine.vocabulary.config import Objective, RunConfig
+
+__all__ = [
+    "DEFAULT_BATCH_SIZE", "AdaptiveBatchSize", "Allowed", "BatchSize", "FixedBatchSize", "Move", "Work",
+    "make_batch_size", "next_below",
+]  # fmt: skip
 
 DEFAULT_BATCH_SIZE = 5
 """Where the embedded model or the user wants a fixed one: most of the saving is there, little of the damage."""
@@ -31,52 +31,21 @@ _PATIENCE = 3  # times the evidence before a close comparison is taken as it sta
 _PROBE_EVERY = 12  # batches between two probes; doubles each time that nothing better was found
 _PROBE_SELDOM = 384
 _BETTER = 1.02  # a move must promise so much more
-_MEMORY = 96.0  # batches after which an observation of a size has faded to 1/e
-_ALARM, _TRIAL_ALARM = (
-    math.log(5_000.0),
-    math.log(200.0),
-)  # evidence for "it fails now", against "as ever", at which a size is left at once
-_LEAST_FAILURE = 0.03
-_FAILING = 0.7  # of its batches, where a size is no use any more
+_TIE = 0.98  # of the worth is enough for a size that takes fewer tokens; all such moves together give up no more
+_SAVES = 0.99  # of the tokens is fewer
+_TIE_NOISE = 0.04  # how well the worth of such a size must be known
+_TRIAL_ALARM = math.log(200.0)  # evidence for "it fails now", against "as ever", at which a trial is ended at once
 _TRIAL_FAILURE = 0.25  # a larger size may fail so much more than the present one and still pay
-_FAILURE_COST = 2.5  # calls more for a batch that brings nothing: its halves, and now and then theirs
 _UNTIL_JUDGED = 1 << 30
 _OPEN_SHARE = 0.05
+_OTHER_LOAD = 1.4  # times a wider or narrower window: what calls took then says nothing of now
 _HISTORY = 200
 _LADDER = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 192, 256)
 
 
-class Work(msgspec.Struct, frozen=True, kw_only=True):
-    """What one call took, and gave.
-
-    :ivar origin: the size that was aimed at when its records were first sent: re-asks and halves are charged to it.
-    :ivar first: it is the first send of its records, and not a re-ask, a half or a retry.
-    :ivar size: records asked in this call.
-    :ivar failed: records that were given up.
-    :ivar tokens: charged against tokens/min.
-    :ivar slot_s: seconds that it held its slot.
-    :ivar cost: in dollars, or in any unit that is the same for all calls.
-    """
-
-    origin: int
-    first: bool
-    size: int
-    accepted: int
-    failed: int = 0
-    tokens: float
-    slot_s: float
-    cost: float
-
-
-class Allowed(msgspec.Struct, frozen=True, kw_only=True):
-    """What limits the run at present. None means no such limit.
-
-    :ivar window: requests in flight at once.
-    """
-
-    requests_per_minute: float | None = None
-    tokens_per_minute: float | None = None
-    window: float = 1.0
+def next_below(size: int) -> int:
+    """The next smaller size that would be tried; 1 where there is none."""
+    return next((smaller for smaller in reversed(_LADDER) if smaller < size), 1)
 
 
 class Move(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,17 +59,6 @@ class Move(msgspec.Struct, frozen=True, kw_only=True):
     new: int
     reason: str
     binding: str
-
-
-class Worth(msgspec.Struct, frozen=True, kw_only=True):
-    """What a size is worth: valid records per second (or per unit of cost), and the limit that binds.
-
-    :ivar noise: standard error of the rate, as a share of it.
-    """
-
-    rate: float
-    binding: str
-    noise: float = 0.0
 
 
 class BatchSize(Protocol):
@@ -124,6 +82,14 @@ class BatchSize(Protocol):
 
     def hold(self, holds: bool) -> None:
         """While it holds, nothing larger is tried: it is not known yet what it would do to the labels."""
+        ...
+
+    def restart(self) -> None:
+        """Records are asked otherwise from now on: what was learned of sizes is of the past."""
+        ...
+
+    def worth(self, allowed: Allowed) -> Worth | None:
+        """What the present size is worth; None if nobody knows."""
         ...
 
     @property
@@ -172,6 +138,13 @@ class FixedBatchSize:
     def hold(self, holds: bool) -> None:
         """The user has decided."""
 
+    def restart(self) -> None:
+        """Nothing was learned."""
+
+    def worth(self, allowed: Allowed) -> Worth | None:
+        """Not looked at."""
+        return None
+
     @property
     def settled_size(self) -> int:
         """The size."""
@@ -191,91 +164,6 @@ class FixedBatchSize:
     def history(self) -> list[Move]:
         """No moves."""
         return []
-
-
-_SUMS = (
-    "batches", "requests", "asked", "accepted", "tokens", "slot_s", "cost", "first_asked", "first_accepted",
-    "per_record", "per_record2",
-)  # fmt: skip
-
-
-class _Tried:
-    """Fading sums of what came of one size."""
-
-    def __init__(self) -> None:
-        self.batches = self.requests = self.asked = self.accepted = self.tokens = self.slot_s = self.cost = 0.0
-        self.first_asked = self.first_accepted = self.per_record = self.per_record2 = 0.0
-        self.alarm = 0.0
-        self.open = 0  # records whose first send was not enough and that have not ended yet
-
-    def add(self, work: Work) -> None:
-        if work.first:
-            self._fade()
-            self.batches += 1
-            self.first_asked += work.size
-            self.first_accepted += work.accepted
-            self.per_record += work.slot_s / max(1, work.size)
-            self.per_record2 += (work.slot_s / max(1, work.size)) ** 2
-        self.open += (work.size if work.first else 0) - work.accepted - work.failed
-        self.requests += 1
-        self.asked += work.size
-        self.accepted += work.accepted
-        self.tokens += work.tokens
-        self.slot_s += work.slot_s
-        self.cost += work.cost
-
-    def _fade(self) -> None:
-        share = math.exp(-1 / _MEMORY)
-        for name in _SUMS:
-            setattr(self, name, getattr(self, name) * share)
-
-    @property
-    def failing(self) -> float:
-        """Of the records in first sends, the share that was not answered at once."""
-        return (1.0 + self.first_asked - self.first_accepted) / (20.0 + self.first_asked)
-
-    def raise_alarm(self, work: Work, usual: float, *, alarm: float = _ALARM) -> bool:
-        """Whether a batch is one too many that fails more than usual: Page's CUSUM test (Biometrika, 1954).
-
-        Each batch adds the log-likelihood ratio of failing with probability `_FAILING` (or halfway to 1) against
-        failing as usual.
-        """
-        usual = max(_LEAST_FAILURE, usual)
-        changed = max(_FAILING, (1.0 + usual) / 2.0)
-        failed = 1.0 - work.accepted / max(1, work.size)
-        step = failed * math.log(changed / usual) + (1.0 - failed) * math.log((1.0 - changed) / (1.0 - usual))
-        self.alarm = max(0.0, self.alarm + step)
-        return self.alarm >= alarm
-
-    def scatter(self, *, timed: bool) -> float:
-        """Variance of one batch's cost, as a share of its mean squared: from failures, and where time counts from
-        latencies as well."""
-        failing = self.failing
-        extra = _FAILURE_COST / (1.0 + _FAILURE_COST * failing)
-        scatter = failing * (1.0 - failing) * extra * extra
-        if timed and self.batches >= 2:
-            mean = self.per_record / self.batches
-            scatter += max(0.0, self.per_record2 / self.batches / max(mean, 1e-12) ** 2 - 1.0)
-        return scatter
-
-    def _noise(self, *, timed: bool) -> float:
-        """Standard error of a rate, as a share of it."""
-        return math.sqrt(self.scatter(timed=timed) / self.batches) if self.batches >= 2 else 1.0
-
-    def worth(self, allowed: Allowed, objective: Objective) -> Worth:
-        valid, counted = max(self.accepted, 1e-9), self._noise(timed=False)
-        if objective == "cost":
-            return Worth(rate=valid / max(self.cost, 1e-12), binding="cost", noise=counted)
-        timed = self._noise(timed=True)
-        worths = [Worth(rate=allowed.window * valid / max(self.slot_s, 1e-9), binding="window", noise=timed)]
-        for binding, per_minute, used in (
-            ("requests", allowed.requests_per_minute, self.requests),
-            ("tokens", allowed.tokens_per_minute, self.tokens),
-        ):
-            if per_minute is not None:
-                rate = per_minute / 60.0 * valid / max(used, 1e-9)
-                worths.append(Worth(rate=rate, binding=binding, noise=counted))
-        return min(worths, key=lambda worth: worth.rate)
 
 
 class _Probe:
@@ -302,7 +190,11 @@ class AdaptiveBatchSize:
         self._most = max(1, most)
         self._objective: Objective = objective
         self._size = min(max(1, start), self._most)
-        self._tried: dict[int, _Tried] = {}
+        self._tried: dict[int, Tried] = {}
+        self._times = SlotTimes()
+        self._load = 0.0  # the window at which times are taken
+        self._load_since_s = 0.0
+        self._given_up = 1.0  # what ties have cost together, as a share of the worth
         self._climbing = True
         self._probe: _Probe | None = None
         self._since_probe = 0
@@ -363,6 +255,15 @@ class AdaptiveBatchSize:
         """While it holds, nothing larger is tried: it is not known yet what it would do to the labels."""
         self._holds = holds
 
+    def restart(self) -> None:
+        """Records are asked otherwise from now on: climb again from the present size."""
+        self._tried, self._times, self._load = {}, SlotTimes(), 0.0
+        self._climbing, self._probe, self._given_up = True, None, 1.0
+
+    def worth(self, allowed: Allowed) -> Worth | None:
+        """What the present size is worth; None if nobody knows."""
+        return self._worth(self._size, allowed)
+
     @property
     def next_size(self) -> int:
         """The next larger size that would be tried; the present one where there is none."""
@@ -374,8 +275,8 @@ class AdaptiveBatchSize:
 
     def observe(self, work: Work, *, allowed: Allowed, now: float) -> None:
         """A call has ended: judge, and perhaps move."""
-        tried = self._tried.setdefault(work.origin, _Tried())
-        tried.add(work)
+        tried = self._tried.setdefault(work.origin, Tried())
+        tried.add(work, timed=self._take_time(work, allowed.window, now))
         if self._probe is not None and work.origin == self._probe.size:
             if work.first and tried.raise_alarm(work, self._failing_allowed, alarm=_TRIAL_ALARM):
                 self._end_probe()
@@ -383,32 +284,43 @@ class AdaptiveBatchSize:
                 self._judge(self._probe, allowed, now)
         elif work.origin == self._size and work.first:
             self._since_probe += 1
-            self._binding = tried.worth(allowed, self._objective).binding
+            self._binding = tried.worth(allowed, self._objective, self._times).binding
             if self._size > 1 and tried.raise_alarm(work, tried.failing):
                 self._fall(now)
-            elif self._probe is None and tried.batches >= self._needed(allowed):
+            elif self._probe is None and self._seen(tried) >= faded(self._evidence(allowed, _COARSE)):
                 self._look_around(allowed)
+
+    def _take_time(self, work: Work, window: float, now: float) -> bool:
+        """Learn from the time of a call, unless it was sent when the window was another."""
+        if not self._load / _OTHER_LOAD <= window <= self._load * _OTHER_LOAD:
+            self._load, self._load_since_s, self._times = window, now, SlotTimes()
+            for tried in self._tried.values():
+                tried.forget_times()
+        timed = now - work.slot_s >= self._load_since_s
+        if timed and 2 * work.accepted >= work.size:  # what failed may have taken any time
+            self._times.observe(work.size, work.slot_s)
+        return timed
+
+    def _seen(self, tried: Tried) -> float:
+        """Batches of a size that say what it is worth."""
+        return tried.timed_batches if self._binding == "window" else tried.batches
 
     @property
     def _failing_allowed(self) -> float:
         here = self._tried.get(self._size)
         return max(_TRIAL_FAILURE, 0.0 if here is None else here.failing)
 
-    def _needed(self, allowed: Allowed) -> float:
-        """Faded sum of so many batches as make a judgement."""
-        return _faded(self._evidence(allowed, _COARSE))
-
     def _evidence(self, allowed: Allowed, noise: float) -> int:
         """Batches until a rate is known to so much of itself. Where the window binds, a round of it is out anyway."""
         timed = self._binding == "window"
         here = self._tried.get(self._size)
-        scatter = 0.0 if here is None else here.scatter(timed=timed)
+        scatter = 0.0 if here is None else here.scatter(self._times if timed else None)
         window = min(_ROUND, round(allowed.window)) if timed else 0
         return max(_EVIDENCE, window, min(_MOST_EVIDENCE, math.ceil(scatter / noise**2)))
 
     def _worth(self, size: int, allowed: Allowed) -> Worth | None:
         tried = self._tried.get(size)
-        return None if tried is None or tried.batches < 1 else tried.worth(allowed, self._objective)
+        return None if tried is None or tried.batches < 1 else tried.worth(allowed, self._objective, self._times)
 
     # -- trying another size -------------------------------------------------------------------------------------------
 
@@ -422,18 +334,32 @@ class AdaptiveBatchSize:
             return
         if self._since_probe < self._probe_every:
             return
-        sizes = [self._next(up=self._probe_up), self._next(up=not self._probe_up)]
+        sizes = [self._remembered(allowed), self._next(up=self._probe_up), self._next(up=not self._probe_up)]
         self._probe_up = not self._probe_up
         wanted = next((size for size in sizes if size is not None), None)
         if wanted is not None:
             self._try(wanted, allowed, climbs=False)
+
+    def _remembered(self, allowed: Allowed) -> int | None:
+        """The size that was worth most when it was left, if that is more than the present one is worth now.
+
+        Several steps of a climb that each looked right may together be wrong.
+        """
+        here = self._worth(self._size, allowed)
+        most = self._size if self._holds else self._limit
+        worths = {size: self._worth(size, allowed) for size in self._tried if size <= most}
+        best = max(worths, key=lambda size: worth.rate if (worth := worths[size]) else 0.0, default=self._size)
+        there = worths.get(best)
+        if here is None or there is None or best == self._size:
+            return None
+        return best if there.rate > _BETTER * (1.0 + here.noise) * here.rate else None
 
     def _try(self, size: int, allowed: Allowed, *, climbs: bool) -> None:
         self._since_probe = 0
         enough = self._evidence(allowed, _COARSE if climbs else _FINE)
         batches = _UNTIL_JUDGED if climbs else enough  # where requests bind, each at half the size is one lost
         self._probe = _Probe(size, batches=batches, enough=enough, climbs=climbs)
-        self._tried[size] = _Tried()  # what it was worth long ago says little
+        self._tried[size] = Tried()  # what it was worth long ago says little
 
     def _next(self, *, up: bool) -> int | None:
         if up:
@@ -444,28 +370,35 @@ class AdaptiveBatchSize:
     def _judge(self, probe: _Probe, allowed: Allowed, now: float) -> None:
         there, here = self._worth(probe.size, allowed), self._worth(self._size, allowed)
         tried = self._tried[probe.size]
-        if there is None or here is None or tried.batches < _faded(probe.enough * (1 + probe.extended)):
+        if there is None or here is None or self._seen(tried) < faded(probe.enough * (1 + probe.extended)):
             return
         probe.left = 0
         if tried.open > _OPEN_SHARE * tried.first_asked:  # what the failures cost is not known yet
             return
         ratio, noise = there.rate / here.rate, math.hypot(there.noise, here.noise)
+        saves = self._objective != "cost" and there.tokens < _SAVES * here.tokens
+        tied = saves and ratio * self._given_up >= _TIE
         if probe.climbs:  # twice the size at no loss is taken: further up it may pay
-            better, open_yet = ratio >= 1.0, ratio < 1.0 <= ratio * (1 + noise)
+            better, open_yet = ratio >= 1.0 or tied, ratio < 1.0 <= ratio * (1 + noise)
         else:
-            better = ratio > _BETTER * (1 + noise)
-            open_yet = not better and ratio > _BETTER
-        larger = probe.size > self._size
-        if open_yet and probe.extended < _PATIENCE:
+            better = ratio > _BETTER * (1 + noise) or (tied and noise <= _TIE_NOISE)
+            open_yet = not better and (ratio > _BETTER or tied)
+        if better:
+            self._take(probe, there, ratio, now)
+        elif open_yet and probe.extended < _PATIENCE:
             probe.extended += 1
             probe.left = probe.enough
-        elif better:
-            self._probe, self._probe_every = None, _PROBE_EVERY
-            self._probe_up = self._climbing = larger  # go on in the direction that paid
-            reason = f"{probe.size} gives {ratio:.2f} x the valid records of {self._size} for the same {there.binding}"
-            self._move(probe.size, reason, now)
         else:
             self._end_probe()
+
+    def _take(self, probe: _Probe, there: Worth, ratio: float, now: float) -> None:
+        """Go to the size that was tried."""
+        larger = probe.size > self._size
+        self._given_up = min(1.0, self._given_up * ratio)
+        self._probe, self._probe_every = None, _PROBE_EVERY
+        self._probe_up = self._climbing = larger  # go on in the direction that paid
+        reason = f"{probe.size} gives {ratio:.2f} x the valid records of {self._size} for the same {there.binding}"
+        self._move(probe.size, reason if ratio > 1.0 else f"{reason}, and takes fewer tokens", now)
 
     def _end_probe(self) -> None:
         """Nothing better was found: look less often."""
@@ -487,12 +420,6 @@ class AdaptiveBatchSize:
             self._history.append(Move(at_s=now, old=self._size, new=new, reason=reason, binding=self._binding))
             self._size = new
             self._since_probe = 0
-
-
-def _faded(batches: int) -> float:
-    """The faded sum of so many batches."""
-    share = math.exp(-1 / _MEMORY)
-    return (1.0 - share**batches) / (1.0 - share) - 1e-9
 
 
 def make_batch_size(config: RunConfig) -> BatchSize:

@@ -1,258 +1,56 @@
 """Guards the labels, not the format: which batch sizes leave the answers what they are. See docs/design/quality.md.
 
-A size is looked at before it is used: records whose lone answer is known are asked again in batches of the next size,
-and B grows only when they hold. Everything is judged by rungs, the powers of two.
+A size is looked at before it is used: records whose lone answer is known are asked again in batches of a larger size,
+and B grows only to what holds. The largest is looked at first: it takes the fewest requests, and what holds there holds
+below. Everything is judged by rungs, the powers of two.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-
-import msgspec
-
-from engine.decide.quality_evidence import MAX_LOSS, Evidence, Labels
-from engine.decide.quality_stats import Count, Interval, gold_needed, least_share_above, loss_seen_by_gold
-from engine.decide.quality_values import (
-    AuditCount,
-    AuditKind,
-    AuditPlan,
-    CurveRow,
-    PlanKind,
-    QualityVerdict,
-    Spending,
-    VerdictKind,
+from engine.decide.quality_evidence import Evidence
+from engine.decide.quality_judge import (
+    BAD,
+    DEFAULT_MAX_DISAGREEMENT,
+    FIRST_LOOK,
+    MOST_REPEATS,
+    UNJUDGED_SIZE,
+    Judge,
+    rung_of,
 )
+from engine.decide.quality_values import AuditPlan, PlanKind, Spending
 
-DEFAULT_MAX_DISAGREEMENT = 0.10
-UNJUDGED_SIZE = 5
-"""How far B may grow where answers cannot be compared: `batch_size.DEFAULT_BATCH_SIZE`, for its reasons."""
+__all__ = ["DEFAULT_MAX_DISAGREEMENT", "UNJUDGED_SIZE", "QualityGuard", "rung_of"]
 
-_ALPHA_BAD = 0.05  # of ever calling a size bad that is not, over all sizes, for each reason: changes, collapsing, worse
-_ALPHA_HOLDS = 0.05  # of letting a size through that changes more than allowed
-_SIGNALS = 2  # for each reason: alone and reordered, copying and collapse
-_RUNGS = 8  # 2 to 256
-_ANCHORS = 48  # none of 48 changed shows that less than 0.085 do
+_ANCHORS = 64  # four full requests; none of 57 changed shows that less than 0.10 do
 _MORE_ANCHORS = 16
+_MORE_ON_TRIAL = 64
 _MOST_ANCHORS = 240  # what this many do not settle is near the limit, and is not grown to
+_MOST_ON_TRIAL = 320  # one size only is looked at, and what there is to gain is large
 _REPEATS = 8
-_MOST_REPEATS = 160
 _PER_BATCH = 16  # anchors in a batch, the rest is filling: answers of one batch go wrong together
 _AT_ONCE = 4  # requests of one plan, so that audits do not hold the window
-_FIRST_LOOK = 24  # comparisons before repeats are bought on a hunch
 _MONITOR_FIRST = 1000  # records after which a size in use is looked at again, and whenever they have doubled
 _MONITOR_LONE = 8
+_ANCHOR = 0.5  # of a request: an anchor is an answer too, and at B=2 takes half a request more
 _GRACE = 8  # audit requests before the shares are held to: a start needs some
 _REQUEST_SHARE = 0.09  # a tenth is promised
 _COST_SHARE = 0.045  # a twentieth is promised
-_ALPHA_NAME = 0.02  # of calling collapse what only changes: the size is barred already
-_ALPHA_NOISE = 0.2  # of the error of an excess goes to the bound of the noise, the rest to that of the disagreement
-_BAD = ("changes", "worse", "collapsing")
 
 
-def rung_of(size: int) -> int:
-    """The least power of two that is not below the size."""
-    return 1 << max(0, size - 1).bit_length()
-
-
-class QualityGuard:
-    """Takes what was answered; says what each size does to the labels, how far B may go, and what to ask to know."""
+class QualityGuard(Judge):
+    """A judge that says as well what to ask to know more."""
 
     def __init__(
-        self, *, max_disagreement: float = DEFAULT_MAX_DISAGREEMENT, judges: bool = True, start: int = 2
-    ) -> None:
-        """
-        :param max_disagreement: share of answers that may differ from the lone ones beyond the noise.
-        :param judges: whether answers can be compared (see `quality_evidence.can_be_judged`).
-        :param start: the size that is used before anything is known.
-        """
-        self._most = max_disagreement
-        self._judges = judges
-        self._start = start
-        self._rungs: dict[int, Evidence] = {}
-        self._noise = Count()  # hits: another lone answer than the first time
-        self._repeats: list[bool] = []  # the same, one by one
+        self, *, max_disagreement: float = DEFAULT_MAX_DISAGREEMENT, judges: bool = True, start: int = 2,
+        on_trial: bool = False,
+    ) -> None:  # fmt: skip
+        """See `Judge`."""
+        super().__init__(max_disagreement=max_disagreement, judges=judges, start=start, on_trial=on_trial)
+        self._most_anchors = _MOST_ON_TRIAL if on_trial else _MOST_ANCHORS
+        self._more_anchors = _MORE_ON_TRIAL if on_trial else _MORE_ANCHORS
+        self._lost_since = 0
         self._monitored = 0
         self._due: list[PlanKind] = []
-
-    def __repr__(self) -> str:
-        return f"QualityGuard(allowed_size={self.allowed_size()}, noise={self._noise}, rungs={self._rungs})"
-
-    # Observations
-
-    def observe_batch(self, size: int, labels: Labels) -> None:
-        """The accepted answers of a production reply, in the order in which its (shuffled) records were sent."""
-        if self._judges:
-            self._at(size).add_batch(labels)
-
-    def observe_audit(self, kind: AuditKind, size: int, position: int, first: Hashable, second: Hashable) -> None:
-        """A record that was asked twice.
-
-        :param size: of the batch; 1 for `repeat`.
-        :param position: in that batch, from 1.
-        :param first: its answer in the batch (for `reordered` and `repeat` the earlier one).
-        :param second: its answer alone, or in the other batch.
-        """
-        if kind == "repeat":
-            self._noise.add(first != second)
-            if len(self._repeats) < _MOST_REPEATS:
-                self._repeats.append(first != second)
-        elif kind == "lone":
-            self._at(size).add_alone(second, first)
-        else:
-            self._at(size).reordered.add(first != second)
-
-    def observe_gold(self, size: int, position: int, correct: bool, *, alone: bool | None = None) -> None:
-        """A record with gold was answered.
-
-        :param alone: whether its lone answer was right, where there is one: pairs say far more than two accuracies.
-        """
-        self._at(size).add_gold(correct, alone)
-
-    def _at(self, size: int) -> Evidence:
-        return self._rungs.setdefault(rung_of(size), Evidence(most=self._most))
-
-    # Judgement
-
-    def verdict(self, size: int) -> QualityVerdict:
-        """What can be said of this size. Where a larger size holds and nothing speaks against this one, it holds."""
-        rung = rung_of(size)
-        verdict = self._judged(rung)
-        larger = self._holding_above(rung) if verdict.kind == "unknown" else None
-        if larger is None:
-            return verdict
-        return msgspec.structs.replace(verdict, kind="holds", sentence=f"B={rung}: holds, as B={larger} does.")
-
-    def _final_kind(self, rung: int) -> VerdictKind:
-        kind, _ = self._kind(rung)
-        return "holds" if kind == "unknown" and self._holding_above(rung) is not None else kind
-
-    def _holding_above(self, rung: int) -> int | None:
-        holding = (larger for larger in self._rungs if larger > rung and self._kind(larger)[0] == "holds")
-        return min(holding, default=None)
-
-    def _kind(self, rung: int) -> tuple[VerdictKind, bool]:
-        """The verdict, and whether it is gold's. Gold goes first: it is the only witness of right and wrong."""
-        if rung == 1:
-            return "holds", False
-        seen = self._rungs.get(rung)
-        if seen is None:
-            return "unknown", False
-        bad = _ALPHA_BAD / (_SIGNALS * _RUNGS)
-        if seen.worse.won(bad) or self._unpaired_loss(rung, bad).low > MAX_LOSS:
-            return "worse", True
-        if seen.no_worse.won(_ALPHA_HOLDS) or self._unpaired_loss(rung, _ALPHA_HOLDS).high < MAX_LOSS:
-            return "holds", True
-        if not self._judges:
-            return "unknown", False
-        if seen.copying.won(bad) or seen.collapse.won(bad):
-            return "collapsing", False
-        if seen.alone.beyond(self._repeats, bad) or seen.reordered.beyond(self._repeats, bad):
-            collapses = seen.copying.won(_ALPHA_NAME) or seen.collapse.won(_ALPHA_NAME)
-            return "collapsing" if collapses else "changes", False
-        if seen.alone.count.n and self._lone_excess(rung, _ALPHA_HOLDS).high < self._most:
-            return "holds", False
-        return "unknown", False
-
-    def _lone_excess(self, rung: int, alpha: float) -> Interval:
-        # Without repeats the noise is in 0 to 1: it then helps no size through, and calls none bad.
-        return _disagreement(self._rungs[rung].alone.count, alpha).minus(self._noise.within(_ALPHA_NOISE * alpha))
-
-    def _excess(self, rung: int, alpha: float) -> Interval:
-        """Of lone and re-ordered asks the worse."""
-        lone, reordered = self._lone_excess(rung, alpha), self._rungs[rung].reordered
-        other = _disagreement(reordered.count, alpha).minus(self._noise.within(_ALPHA_NOISE * alpha))
-        return Interval(low=max(lone.low, other.low), high=lone.high)
-
-    def _unpaired_loss(self, rung: int, alpha: float) -> Interval:
-        """Loss of accuracy against lone asks of other records."""
-        lone = self._rungs.get(1, Evidence(most=self._most)).gold
-        gold = self._rungs[rung].gold
-        return lone.within(alpha / 2, rare=False).minus(gold.within(alpha / 2, rare=False))
-
-    def _judged(self, rung: int) -> QualityVerdict:
-        seen = self._rungs.get(rung) or Evidence(most=self._most)
-        kind, by_gold = self._kind(rung)
-        changed = seen.alone.count.within(_ALPHA_HOLDS)
-        excess = self._excess(rung, _ALPHA_HOLDS) if rung in self._rungs else Interval(low=-1.0, high=1.0)
-        worst = max(seen.alone.count.share, seen.reordered.count.share)
-        discordant = seen.discordant if seen.lost.n >= 30 else seen.alone.count.share or seen.reordered.count.share
-        verdict = QualityVerdict(
-            kind=kind,
-            size=rung,
-            agreement=1.0 - seen.alone.count.share if seen.alone.count.n else None,
-            low=1.0 - changed.high,
-            high=1.0 - changed.low,
-            noise=self._noise.share if self._noise.n else None,
-            excess=max(0.0, worst - self._noise.share),
-            excess_low=max(0.0, excess.low),
-            excess_high=min(1.0, excess.high),
-            by_gold=by_gold,
-            compared=seen.alone.count.n,
-            reordered=seen.reordered.count.n,
-            repeats=self._noise.n,
-            gold=seen.gold.n,
-            batches=seen.batches,
-            smallest_loss_seen=self._smallest_loss(seen, discordant),
-            gold_needed=gold_needed(max(discordant, self._noise.share), MAX_LOSS),
-            sentence="",
-        )
-        return msgspec.structs.replace(verdict, sentence=self._sentence(verdict))
-
-    def _smallest_loss(self, seen: Evidence, discordant: float) -> float:
-        """A loss needs at least as many changed answers, so a larger one would have shown as more of them."""
-        by_proxy = least_share_above(seen.alone.count.hits, seen.alone.count.n)
-        return min(by_proxy, loss_seen_by_gold(discordant, seen.lost.n))
-
-    def _sentence(self, verdict: QualityVerdict) -> str:
-        at = f"B={verdict.size}"
-        if verdict.size == 1:
-            return f"{at}: one record a request is what all others are held against."
-        changed = f"{verdict.excess:.0%} of the answers change with their batch (noise taken off)"
-        match verdict.kind:
-            case "holds" if verdict.by_gold:
-                return f"{at}: holds, by {verdict.gold} answers with gold."
-            case "holds":
-                return f"{at}: holds; a loss below {verdict.smallest_loss_seen:.1%} would not have been seen."
-            case "worse":
-                return f"{at}: worse than one record a request, by {verdict.gold} answers with gold."
-            case "collapsing":
-                return f"{at}: copying or collapsing: equal answers stand together more than chance allows."
-            case "changes":
-                return (
-                    f"{at}: {changed}; better or worse, this run can't tell without gold. "
-                    f"About {verdict.gold_needed:,} records with gold would show a loss of 2 points."
-                )
-            case "unknown":
-                if not self._judges:
-                    return f"{at}: can't be judged: the task has no labels to compare, only free text or numbers."
-                if not verdict.compared:
-                    return f"{at}: nothing compared yet."
-                return (
-                    f"{at}: not shown to hold: {1.0 - verdict.high:.0%} to {1.0 - verdict.low:.0%} of the answers "
-                    f"differ from the lone ones ({verdict.compared} compared; allowed beyond noise: {self._most:.0%})."
-                )
-
-    # What follows for B
-
-    def allowed_size(self) -> int | None:
-        """The cap that the labels set at present; None: none known. Below the least bad rung that gold does not excuse.
-
-        1 where even two records a request change too much.
-        """
-        kinds = {rung: self._kind(rung) for rung in self._rungs}
-        excused = max((rung for rung, kind in kinds.items() if kind == ("holds", True)), default=0)
-        bad = [rung for rung, (kind, _) in kinds.items() if kind in _BAD and (rung > excused or kind == "worse")]
-        return min(bad) // 2 if bad else None
-
-    def may_grow(self, size: int, to: int) -> bool:
-        """Whether B may go from one size to another: it was looked at, by audits or gold, and holds."""
-        cap = self.allowed_size()
-        if to <= size or to <= min(self._start, cap or self._start):
-            return True
-        unjudged = not self._judges and to <= UNJUDGED_SIZE
-        return (cap is None or to <= cap) and (unjudged or self._final_kind(rung_of(to)) == "holds")
-
-    # What to ask
 
     def wants_audit(
         self, *, size: int, most: int, records_seen: int, anchors: int, spending: Spending
@@ -266,6 +64,8 @@ class QualityGuard:
         """
         if not self._judges:
             return None
+        if records_seen >= 2 * self._lost_since:
+            self._lost, self._lost_since = {}, max(_MONITOR_FIRST, records_seen)
         plan = self._wanted(size, most, records_seen, anchors)
         if plan is None or not _is_affordable(plan, spending):
             return None
@@ -273,47 +73,107 @@ class QualityGuard:
             self._due.remove(plan.kind)
         return plan
 
+    def wants_trial(self, *, most: int, anchors: int, spending: Spending) -> AuditPlan | None:
+        """What to ask next of the largest size alone, of an answer form that is not in use; None when it is clear.
+
+        A glance: where the first comparisons speak against it, nothing is spent on smaller sizes. Where it holds, more
+        is asked as long as somebody asks: its price may not be clear.
+        """
+        rung = rung_of(most)
+        if not self._judges or self.trial_failed(most):
+            return None
+        plan = self._look_at(rung, most, anchors)
+        return plan if _is_affordable(plan, spending) else None
+
+    def trial_failed(self, most: int) -> bool:
+        """Whether the largest size will not be shown to hold."""
+        rung = rung_of(most)
+        silent = any(rung_of(size) == rung for size in self._silent_sizes())
+        return (
+            silent
+            or self._speaks_against(rung)
+            or (self._final_kind(rung) != "holds" and not self._is_open(rung, most))
+        )
+
+    def held_size(self, most: int) -> int:
+        """The largest size that is shown to hold and not capped, up to the most; 0 for none."""
+        cap = self.allowed_size()
+        sizes = (min(rung, most) for rung in self._rungs if rung // 2 < most and self._final_kind(rung) == "holds")
+        return max((size for size in sizes if size > 1 and (cap is None or size <= cap)), default=0)
+
     def _wanted(self, size: int, most: int, records_seen: int, anchors: int) -> AuditPlan | None:
-        target = self._to_examine(size, most)
+        target = self._to_examine(size, most, records_seen, anchors)
         if target is None:
             return self._monitoring(rung_of(size), records_seen)
-        seen = self._at(target)
-        if self._needs_noise(seen):
+        return self._look_at(target, most, anchors)
+
+    def _look_at(self, target: int, most: int, anchors: int) -> AuditPlan:
+        """What to ask next to know of a rung."""
+        if self._needs_noise(self._at(target)):
             return _plan("repeat", 1, min(_REPEATS, anchors), "how often a lone answer differs when asked twice")
-        if seen.alone.count.n < anchors:
-            return _plan(
-                "anchored", target, anchors - seen.alone.count.n, f"whether answers at B={target} are the lone ones"
-            )
-        more = _ANCHORS - anchors if anchors < _ANCHORS else _MORE_ANCHORS
-        return _plan("anchors", 1, more, "lone answers to compare with")
+        if anchors < _ANCHORS:
+            return _plan("anchors", 1, _ANCHORS - anchors, "lone answers to compare with")
+        at, left = min(target, most), anchors - self._looks(target, most)
+        if left > 0:
+            return _plan("anchored", at, left, f"whether answers at B={at} are the lone ones")
+        return _plan("anchors", 1, self._more_anchors, "more lone answers to compare with")
 
-    def _to_examine(self, size: int, most: int) -> int | None:
-        """The next rung while it may be reached; where that is barred, the present one."""
+    def _to_examine(self, size: int, most: int, records_seen: int, anchors: int) -> int | None:
+        """The rung to look at next: a larger one while there is one to gain, else the one in use."""
         rung, cap = rung_of(size), self.allowed_size()
-        above = rung * 2
-        reachable = above <= rung_of(most) and (cap is None or above <= cap)
-        if reachable and self._is_open(above):
-            return above
-        barred = not reachable or self._final_kind(above) == "unknown"
-        if barred and rung > 1 and (cap is None or rung <= cap) and self._is_open(rung):
-            return rung
-        return None
+        larger = self._to_look_for(rung, most if cap is None else min(most, cap), anchors)
+        if larger is not None:
+            return larger
+        if rung == 1 or (cap is not None and rung > cap):
+            return None
+        # A size that is used for long is looked at itself, and not only vouched for by a larger one.
+        unseen = records_seen >= _MONITOR_FIRST and self._looks(rung, most) < _ANCHORS
+        return rung if self._is_open(rung, most) or (unseen and self._kind(rung)[0] == "unknown") else None
 
-    def _is_open(self, rung: int) -> bool:
-        """Whether more of the same might still settle it."""
+    def _to_look_for(self, rung: int, most: int, anchors: int) -> int | None:
+        """The rung above the present one that is looked at next; None where all is known or given up.
+
+        The top first: 64 comparisons take four requests there and sixteen at B=4, and what holds there holds below.
+        Where it is not clear at once, what is left is halved; so few of the sizes that are looked at are bad ones. New
+        anchors are bought only for the least rung that is not clear: of those above it more will have changed.
+        """
+        above = [rung << step for step in range(1, (rung_of(most) // rung).bit_length())]
+        held = max((one for one in above if self._final_kind(one) == "holds"), default=rung)
+        left = [one for one in above if one > held]
+        if not left:
+            return None
+        enough = max(anchors, _ANCHORS)
+        first = next((index for index, one in enumerate(left) if not self._is_promising(one, enough)), None)
+        if first is None:
+            return left[-1]
+        if first > 0:
+            return left[(first - 1) // 2]
+        return left[0] if self._is_open(left[0], most) else None
+
+    def _is_promising(self, rung: int, enough: int) -> bool:
+        """Whether the anchors that there are might let it through, of which so many are enough."""
+        silent = any(rung_of(size) == rung for size in self._silent_sizes())
+        return not silent and self._looks(rung, rung) < enough and self._is_open(rung, rung)
+
+    def _looks(self, rung: int, most: int) -> int:
+        """Anchors that were asked at a rung, in batches of no more records; answered or not."""
         seen = self._rungs.get(rung)
-        spent = seen is not None and seen.alone.count.n >= _MOST_ANCHORS
-        return not spent and self._final_kind(rung) == "unknown"
+        lost = sum(lost.hits for size, lost in self._lost.items() if rung_of(size) == rung and size <= most)
+        return lost + (0 if seen is None else seen.alone.count.n)
+
+    def _is_open(self, rung: int, most: int) -> bool:
+        """Whether more of the same might still settle it."""
+        return self._looks(rung, most) < self._most_anchors and self._final_kind(rung) == "unknown"
 
     def _needs_noise(self, seen: Evidence) -> bool:
         """Repeats are bought only where answers differ: where none do, the noise does not matter."""
         differs = max(seen.alone.count.share, seen.reordered.count.share) > self._most
-        enough = min(_MOST_REPEATS, max(seen.alone.count.n, seen.reordered.count.n))
-        return differs and max(seen.alone.count.n, seen.reordered.count.n) >= _FIRST_LOOK and self._noise.n < enough
+        enough = min(MOST_REPEATS, max(seen.alone.count.n, seen.reordered.count.n))
+        return differs and max(seen.alone.count.n, seen.reordered.count.n) >= FIRST_LOOK and self._noise.n < enough
 
     def _monitoring(self, rung: int, records_seen: int) -> AuditPlan | None:
         """A size in use is looked at again whenever the records have doubled: corpora and models drift."""
-        if rung == 1 or self._kind(rung)[0] in _BAD:
+        if rung == 1 or self._kind(rung)[0] in BAD:
             return None
         if self._needs_noise(self._at(rung)):
             return _plan("repeat", 1, _REPEATS, "how often a lone answer differs when asked twice")
@@ -326,37 +186,6 @@ class QualityGuard:
         records = _MONITOR_LONE if kind == "lone" else rung
         return _plan(kind, rung, records, f"whether B={rung} still holds")
 
-    # For the report
-
-    def curve(self) -> list[CurveRow]:
-        """One row for each rung that was used or looked at, smallest first."""
-        return [self._row(rung) for rung in sorted(self._rungs)]
-
-    def _row(self, rung: int) -> CurveRow:
-        seen = self._rungs[rung]
-        accuracy = seen.gold.within(_ALPHA_HOLDS, rare=False)
-        return CurveRow(
-            verdict=self.verdict(rung),
-            records=seen.records,
-            reordered_agreement=1.0 - seen.reordered.count.share if seen.reordered.count.n else None,
-            accuracy=seen.gold.share if seen.gold.n else None,
-            accuracy_low=accuracy.low,
-            accuracy_high=accuracy.high,
-            same_as_before={name: count.share for name, count in seen.same_as_before.items() if count.n},
-            equal_beyond_chance=seen.copying.mean,
-            commonest_share=seen.commonest_share,
-        )
-
-    def cost(self) -> AuditCount:
-        """What was asked again, in records; the caller knows the price of each."""
-        rungs = self._rungs.values()
-        return AuditCount(
-            lone=sum(seen.alone.count.n for seen in rungs),
-            reordered=sum(seen.reordered.count.n for seen in rungs),
-            repeats=self._noise.n,
-            gold=sum(seen.gold.n for seen in rungs),
-        )
-
 
 def _plan(kind: PlanKind, size: int, records: int, reason: str) -> AuditPlan:
     per_request = {"anchored": min(size, _PER_BATCH), "reordered": size}.get(kind, 1)
@@ -365,14 +194,11 @@ def _plan(kind: PlanKind, size: int, records: int, reason: str) -> AuditPlan:
     return AuditPlan(kind=kind, size=size, records=records, requests=-(-records // per_request), reason=reason)
 
 
-def _disagreement(count: Count, alpha: float) -> Interval:
-    return count.within((1.0 - _ALPHA_NOISE) * alpha)
-
-
 def _is_affordable(plan: AuditPlan, spending: Spending) -> bool:
     if spending.audit_requests == 0.0:
         return True  # the first anchors: without them nothing can be known, and they are production too
-    if spending.audit_requests + plan.requests <= _GRACE:
+    requests = spending.audit_requests + plan.requests * (_ANCHOR if plan.kind == "anchors" else 1.0)
+    if requests <= _GRACE:
         return True
     costs_too_much = spending.audit_cost > _COST_SHARE * spending.cost_at_one
-    return not costs_too_much and spending.audit_requests + plan.requests <= _REQUEST_SHARE * spending.requests
+    return not costs_too_much and requests <= _REQUEST_SHARE * spending.requests

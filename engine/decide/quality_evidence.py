@@ -84,6 +84,7 @@ class Evidence:
     def __init__(self, *, most: float) -> None:
         self.batches = self.records = 0
         self.alone = Changes(most)  # against the lone answer
+        self.held = False  # it was shown at some look that no more than `most` change
         self.reordered = Changes(most)  # against another order or company
         self.gold = Count()  # hits: right
         self.lost = Count()  # gold with both ways asked; hits: right alone, wrong in the batch

@@ -91,11 +91,12 @@ class AuditPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Spending(msgspec.Struct, frozen=True, kw_only=True):
-    """What the run has spent so far.
+    """What the run has spent, and what its shares are of: what it has done, and what it is sure to do yet.
 
     :ivar audit_cost: of audits, and what anchors cost beyond their share of a batch; in any unit.
-    :ivar cost_at_one: what the records so far would have cost one a request, in the same unit.
+    :ivar cost_at_one: what the records would cost one a request, in the same unit.
     :ivar audit_requests: of audits, and those that anchors took beyond what batches would have.
+    :ivar requests: those sent, and the fewest that the rest of the input takes.
     """
 
     audit_cost: float

@@ -7,19 +7,19 @@ from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
-import msgspec
-
-from engine.decide.batch_size import BatchSize, next_below
-from engine.decide.quality import UNJUDGED_SIZE, QualityGuard, rung_of
+from engine.decide.answer_form import AnswerForms
+from engine.decide.batch_size import Allowed, BatchSize, Work, next_below
+from engine.decide.quality import UNJUDGED_SIZE, QualityGuard
 from engine.decide.quality_evidence import label_signature
 from engine.decide.quality_values import AuditKind, AuditPlan, Spending
+from engine.run.finished import Ask, Finished, Known
+from engine.vocabulary.config import AnswerForm
 from engine.vocabulary.task import Task
-from engine.vocabulary.values import Batch, Item, Purpose, Record, Usage
+from engine.vocabulary.values import Batch, Item, Purpose, Usage
 
 LEAST_RECORDS = 1_000
 """Of a corpus, below which a guard would cost more than it saves: the size then stays where it is modest anyway."""
 
-_RECENT = 512
 _REFRESH_EVERY = 16  # production replies between two looks at the evidence
 _PURPOSE: Mapping[str, Purpose] = {
     "anchored": "anchored",
@@ -31,36 +31,17 @@ _PURPOSE: Mapping[str, Purpose] = {
 Price = Callable[[Usage], float]
 
 
-class _Known(msgspec.Struct, frozen=True, kw_only=True):
-    """A record that was answered in production, and how."""
-
-    record: Record
-    label: Hashable
-    size: int
-    position: int
-
-
-class _Ask(msgspec.Struct, frozen=True, kw_only=True):
-    """A request that only compares.
-
-    :ivar known: its records in the order in which they are sent.
-    :ivar anchors: digests of those whose answers are compared with their lone ones; the rest fills up.
-    """
-
-    known: list[_Known]
-    anchors: frozenset[bytes] = frozenset()
-
-
 class Auditor:
     """Runs the plans of a `QualityGuard`, and passes on what it allows to the batch size.
 
-    It remembers some hundred records; the store keeps no texts.
+    Where the labels hold compact answers to small batches, it tries the keyed form, which has a guard of its own.
     """
 
     def __init__(
         self, guard: QualityGuard, batch_size: BatchSize, *, task: Task, most: int, rng: random.Random, price: Price,
         asks: bool, records_total: Callable[[], int | None], records_left: Callable[[], float | None] | None = None,
-        most_fitting: Callable[[float], int] | None = None,
+        most_fitting: Callable[[float], int] | None = None, forms: AnswerForms | None = None,
+        keyed_guard: QualityGuard | None = None, allowed: Callable[[], Allowed] = Allowed,
     ) -> None:  # fmt: skip
         """
         :param most: records in a request that may ever be used.
@@ -68,27 +49,30 @@ class Auditor:
         :param records_total: of the input, None while it is not known.
         :param records_left: of the input, those that are yet to be asked; without it, those that we have not seen.
         :param most_fitting: records that fit into a request, when one has so many entry tokens on average.
+        :param forms: decides on the answer form; None: there is one only.
+        :param keyed_guard: the guard of the other form, where there are two.
+        :param allowed: what limits the run at present.
         """
         self.guard = guard
         self.asks = asks
         self._records_total = records_total
         self._records_left = records_left
         self._most_fitting = most_fitting
+        self.forms = forms or AnswerForms(has_keyed=False)
+        self._guards: dict[AnswerForm, QualityGuard] = {"compact": guard, "keyed": keyed_guard or guard}
+        self._allowed = allowed
+        self._compact_size = 1  # at which the labels held it, when the other form was taken
         self.requests = 0
         self.tokens_input = self.tokens_output = 0
         self.cost = self.cost_at_one = 0.0
         self._batch_size = batch_size
         self._task = task
         self._most = most
-        self._rng = rng
         self._price = price
-        self._anchors: list[_Known] = []
-        self._asked_at: dict[int, set[bytes]] = {}  # by size, answered or not
-        self._compared_at: dict[int, set[bytes]] = {}  # by rung
-        self._recent: deque[_Known] = deque(maxlen=_RECENT)
+        self._finished = Finished(rng)
         self._anchors_wanted = self._anchors_out = 0
-        self._planned: deque[tuple[Batch, _Ask]] = deque()
-        self._out: dict[int, _Ask] = {}
+        self._planned: deque[tuple[Batch, Ask]] = deque()
+        self._out: dict[int, Ask] = {}
         self._number = 0
         self._extra_requests = self._extra_cost = 0.0
         self._all_requests = self._seen = self._replies = 0
@@ -96,7 +80,16 @@ class Auditor:
         self._hold()
 
     def __repr__(self) -> str:
-        return f"Auditor({self.guard!r}, anchors={len(self._anchors)}, out={len(self._out)})"
+        return f"Auditor({self.guard!r}, anchors={len(self._finished.anchors)}, out={len(self._out)})"
+
+    def form_of(self, batch: Batch) -> AnswerForm | None:
+        """How a request is asked: lone answers, which all others are held against, compact; None where there is one
+        form only."""
+        if not self.forms.has_keyed:
+            return None
+        if batch.audit in self._out:
+            return self._out[batch.audit].form
+        return "compact" if batch.purpose == "anchor" else self.forms.form
 
     # -- what to send ------------------------------------------------------------------------------------------------
 
@@ -128,23 +121,52 @@ class Auditor:
         return total is None or total >= LEAST_RECORDS
 
     def _plan(self, now: float) -> None:
-        plan = self.guard.wants_audit(
-            size=self._batch_size.settled_size,
-            most=self._reachable,
-            records_seen=self._seen,
-            anchors=len(self._anchors),
-            spending=self._spending(),
-        )
+        plan, form = self._wanted()
         if plan is None:
             return
         if plan.kind == "anchors":
             self._anchors_wanted, self._anchors_out = plan.records, 0
             return
-        for ask in self._anchored(plan) if plan.kind == "anchored" else self._groups(plan):
+        if plan.kind == "anchored" and not self._finished.fresh(plan.size, form):
+            self._guards[form].observe_unanswered(plan.size, plan.records)
+        for ask in self._finished.asks(plan, form, in_use=self.forms.form):
             self._number += 1
             items = tuple(Item(record=one.record, accepted_at_s=now) for one in ask.known)
             batch = Batch(items=items, origin=len(items), purpose=_PURPOSE[plan.kind], audit=self._number)
             self._planned.append((batch, ask))
+
+    def _wanted(self) -> tuple[AuditPlan | None, AnswerForm]:
+        """What to ask next, and how. The other form is looked at as soon as it may be; new anchors are for it first."""
+        tries = self._may_try_form
+        trial = self._trial() if tries else None
+        if trial is not None and trial.kind != "anchors":
+            return trial, "keyed"
+        plan = self.guard.wants_audit(
+            size=self._batch_size.settled_size,
+            most=self._reachable,
+            records_seen=self._seen,
+            anchors=len(self._finished.anchors),
+            spending=self._spending(),
+        )
+        if tries and self.forms.may_try and (plan is None or plan.kind == "anchors"):
+            return trial, self.forms.form
+        return plan, self.forms.form
+
+    @property
+    def _may_try_form(self) -> bool:
+        """Whether the labels hold the compact form back, and the other one is not known yet."""
+        if not self.forms.may_try or not self.guard.trial_failed(self._reachable):
+            return False
+        size, cap = self._batch_size.settled_size, self.guard.allowed_size()
+        return (cap is not None and size >= cap) or not self.guard.may_grow(size, self._batch_size.next_size)
+
+    def _trial(self) -> AuditPlan | None:
+        """What to ask of the keyed form, if anything is left to ask."""
+        guard, most = self._guards["keyed"], self._reachable
+        if guard.trial_failed(most):
+            self.forms.observe_changes()
+            return None
+        return guard.wants_trial(most=most, anchors=len(self._finished.anchors), spending=self._spending())
 
     def _spending(self) -> Spending:
         """What is spent. The shares that are promised are of the whole run, so what is sure to come is counted as well:
@@ -171,88 +193,69 @@ class Auditor:
         most, silent = self._most, self.guard.silent_size()
         if silent is not None:
             most = min(most, next_below(silent))
-        if self._most_fitting is not None and self._recent:
-            mean = sum(one.record.input_tokens for one in self._recent) / len(self._recent)
+        mean = self._finished.mean_tokens
+        if self._most_fitting is not None and mean is not None:
             most = min(most, self._most_fitting(mean))
         return max(1, most)
 
-    def _groups(self, plan: AuditPlan) -> list[_Ask]:
-        """The requests of a plan that asks alone or in another order."""
-        if plan.kind == "repeat":
-            chosen = self._rng.sample(self._anchors, min(plan.records, len(self._anchors)))
-            return [_Ask(known=[one]) for one in chosen]
-        rung = rung_of(plan.size)
-        answered = [one for one in self._recent if one.size > 1 and rung_of(one.size) == rung]
-        chosen = self._rng.sample(answered, min(plan.records, len(answered)))
-        if plan.kind == "lone":
-            return [_Ask(known=[one]) for one in chosen]
-        return [_Ask(known=chosen[start : start + plan.size]) for start in range(0, len(chosen), plan.size)]
-
-    def _anchored(self, plan: AuditPlan) -> list[_Ask]:
-        """Anchors once more, spread over full batches, among finished records."""
-        asked = self._asked_at.setdefault(plan.size, set())
-        used = asked | self._compared_at.get(rung_of(plan.size), set())
-        fresh = [one for one in self._anchors if one.record.digest not in used][: plan.records]
-        if not fresh:
-            self.guard.observe_unanswered(plan.size, plan.records)
-        others = list(self._recent)
-        asks: list[_Ask] = []
-        for number in range(plan.requests):
-            mine = fresh[number :: plan.requests]
-            taken = {one.record.digest for one in mine}
-            filling = [one for one in others if one.record.digest not in taken]
-            if not mine or len(mine) + len(filling) < plan.size:
-                continue
-            group = [*mine, *self._rng.sample(filling, plan.size - len(mine))]
-            self._rng.shuffle(group)
-            asked.update(taken)
-            asks.append(_Ask(known=group, anchors=frozenset(taken)))
-        return asks
-
     # -- what came ---------------------------------------------------------------------------------------------------
 
-    def observe_audit(self, batch: Batch, outputs: Sequence[Any], usage: Usage, *, now: float) -> None:
+    def observe_audit(
+        self, batch: Batch, outputs: Sequence[Any], usage: Usage, *, now: float, work: Work | None = None
+    ) -> None:
         """The reply to a request of ours.
 
         :param outputs: of its items in their order; `MISSING` where there is none.
+        :param work: what it took and gave.
         """
-        ask = self._out.pop(batch.audit, _Ask(known=[]))
+        ask = self._out.pop(batch.audit, Ask(known=[]))
         self._count(usage)
-        size = len(ask.known)
+        guard, size = self._guards[ask.form], len(ask.known)
+        if ask.form != self.forms.form and batch.purpose == "anchored" and work is not None:
+            self.forms.observe_trial(work)
         for position, (one, output) in enumerate(zip(ask.known, outputs, strict=True), start=1):
-            is_anchor = one.record.digest in ask.anchors
             if output is MISSING:
-                if is_anchor:
-                    self.guard.observe_unanswered(size)
+                if one.record.digest in ask.anchors:
+                    guard.observe_unanswered(size)
                 continue
-            label = label_signature(output, self._task)
-            if batch.purpose == "anchored":
-                if is_anchor:
-                    self._compared_at.setdefault(rung_of(size), set()).add(one.record.digest)
-                    self.guard.observe_audit("lone", size, position, label, one.label)
-            elif batch.purpose == "repeat":
-                self.guard.observe_audit("repeat", 1, 1, one.label, label)
-            else:
-                kind: AuditKind = "lone" if batch.purpose == "audit-lone" else "reordered"
-                self.guard.observe_audit(kind, one.size, one.position, one.label, label)
+            self._compare(batch, ask, position, one, label_signature(output, self._task))
         self._pass_on(now)
+
+    def _compare(self, batch: Batch, ask: Ask, position: int, one: Known, label: Hashable) -> None:
+        """One answer of an audit beside the one that its record has."""
+        guard, size = self._guards[ask.form], len(ask.known)
+        if batch.purpose == "anchored":
+            if one.record.digest in ask.anchors:
+                self._finished.note_compared(one, size, ask.form)
+                guard.observe_audit("lone", size, position, label, one.label)
+        elif batch.purpose == "repeat":
+            for each in {id(guard): guard for guard in self._guards.values()}.values():
+                each.observe_audit("repeat", 1, 1, one.label, label)
+        else:
+            kind: AuditKind = "lone" if batch.purpose == "audit-lone" else "reordered"
+            self._guards[one.form].observe_audit(kind, one.size, one.position, one.label, label)
 
     def give_up(self, batch: Batch, usage: Usage, *, about_content: bool = False) -> None:
         """A request of ours brought nothing.
 
         :param about_content: because of what it asked; else its anchors are asked again.
         """
-        ask = self._out.pop(batch.audit, _Ask(known=[]))
+        ask = self._out.pop(batch.audit, Ask(known=[]))
         if about_content:
-            self.guard.observe_unanswered(len(ask.known), len(ask.anchors))
+            self._guards[ask.form].observe_unanswered(len(ask.known), len(ask.anchors))
         else:
-            self._asked_at.get(len(ask.known), set()).difference_update(ask.anchors)
+            self._finished.ask_again(ask)
         self._count(usage)
 
     def observe_reply(
-        self, batch: Batch, outputs: Sequence[Any], usage: Usage, *, static_tokens: int, now: float
-    ) -> None:
-        """A production reply: its answers in the order in which its records were sent."""
+        self, batch: Batch, outputs: Sequence[Any], usage: Usage, *, static_tokens: int, now: float,
+        form: AnswerForm = "compact",
+    ) -> None:  # fmt: skip
+        """A production reply: its answers in the order in which its records were sent.
+
+        :param form: in which they were asked, where there are two.
+        """
+        form = form if self.forms.has_keyed else "compact"
         labels = [None if output is MISSING else label_signature(output, self._task) for output in outputs]
         size = len(labels)
         self._all_requests += 1
@@ -260,26 +263,20 @@ class Auditor:
         self._seen += sum(label is not None for label in labels)
         self._add_cost_at_one(size, usage, static_tokens)
         if batch.first:
-            self.guard.observe_batch(size, labels)
-            self._remember(batch, labels)
+            self._guards[form].observe_batch(size, labels)
+            self._finished.remember(batch, labels, form)
         if batch.purpose == "anchor":
             self._note_anchor(batch, labels[0], usage, static_tokens)
         step = self._batch_size.settled_size, self._batch_size.next_size
         if self._replies % _REFRESH_EVERY == 0 or step != self._held_at:
             self._pass_on(now)
 
-    def _remember(self, batch: Batch, labels: Sequence[Hashable | None]) -> None:
-        for position, (item, label) in enumerate(zip(batch.items, labels, strict=True), start=1):
-            if label is not None:
-                known = _Known(record=item.record, label=label, size=len(labels), position=position)
-                self._recent.append(known)
-
     def _note_anchor(self, batch: Batch, label: Hashable | None, usage: Usage, static_tokens: int) -> None:
         beyond = 1.0 - 1.0 / max(1, self._batch_size.settled_size)
         self._extra_requests += beyond
         self._extra_cost += beyond * self._price(_static(usage, static_tokens))
         if label is not None:
-            self._anchors.append(_Known(record=batch.items[0].record, label=label, size=1, position=1))
+            self._finished.remember_anchor(batch.items[0].record, label)
         self.anchor_ended()
 
     def anchor_ended(self) -> None:
@@ -308,12 +305,31 @@ class Auditor:
     def _pass_on(self, now: float) -> None:
         """Hold the size to what the labels bear, and to what was answered when it was looked at."""
         if self.asks:
+            self._choose_form(now)
             cap, silent = self.guard.allowed_size(), self.guard.silent_size()
             reason = "" if cap is None else f"labels: {self.guard.verdict(2 * cap).sentence}"
             if silent is not None and (cap is None or next_below(silent) < cap):
                 cap, reason = next_below(silent), f"batches of {silent} were not answered when it was looked at them"
             self._batch_size.cap(cap, reason=reason, now=now)
         self._hold()
+
+    def _choose_form(self, now: float) -> None:
+        """Go over to the other answer form where the evidence says that it holds in larger batches, and pays."""
+        if not self.forms.has_keyed or (self.forms.form == "compact" and not self._may_try_form):
+            return
+        allowed, keyed = self._allowed(), self._guards["keyed"]
+        if self.forms.form == "compact":
+            self._compact_size = self._batch_size.settled_size
+        move = self.forms.decide(
+            compact_size=self._compact_size,
+            compact=self._batch_size.worth(allowed),
+            keyed_size=keyed.held_size(self._most),
+            allowed=allowed,
+            now=now,
+        )
+        if move is not None:
+            self.guard = self._guards[move.form]
+            self._batch_size.restart()
 
     def _hold(self) -> None:
         size = self._batch_size

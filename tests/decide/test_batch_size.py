@@ -203,3 +203,56 @@ def test_while_labels_are_not_sure_nothing_larger_is_tried() -> None:
         size.note_sent(origin)
         size.observe(make_work(origin), allowed=REQUESTS, now=1.0)
     assert size.settled_size >= 4
+
+
+def climbed(size: AdaptiveBatchSize, *, slot_s: Callable[[int], float], batches: int, window: float = 16.0) -> None:
+    """So many batches, one after the other, that take so long each and bring everything."""
+    allowed, now = Allowed(window=window), 1_000.0
+    for _ in range(batches):
+        origin = size.size()
+        size.note_sent(origin)
+        now += slot_s(origin)
+        work = Work(
+            origin=origin, first=True, size=origin, accepted=origin, tokens=500.0 + 50.0 * origin,
+            slot_s=slot_s(origin), cost=1.0,
+        )  # fmt: skip
+        size.observe(work, allowed=allowed, now=now)
+
+
+def test_of_sizes_worth_the_same_the_one_with_fewer_tokens_wins() -> None:
+    """A hundredth of the time is given up for a prefix that is paid for half as often."""
+    size = AdaptiveBatchSize(most=32)
+    climbed(size, slot_s=lambda records: 0.1 * records * (1.01 if records > 16 else 1.0), batches=600)
+    assert size.settled_size == 32
+    assert any("fewer tokens" in move.reason for move in size.history)
+
+
+def test_ties_give_up_two_hundredths_together() -> None:
+    """Each doubling costs 3 %: fewer tokens are not worth that, and several small losses are not taken one by one."""
+    size = AdaptiveBatchSize(most=32)
+    climbed(size, slot_s=lambda records: 0.1 * records**1.045, batches=600)
+    assert size.settled_size <= 4
+
+
+def test_what_calls_took_at_another_load_is_forgotten() -> None:
+    """The first calls, two at a time, are fast: that is not held against the next size."""
+    size, allowed = AdaptiveBatchSize(most=32), Allowed(window=2.0)
+    for number in range(4):
+        size.note_sent(2)
+        size.observe(make_work(2, slot_s=0.1), allowed=allowed, now=number * 0.1)
+    climbed(size, slot_s=lambda records: 0.3 + 0.3 * records, batches=40)
+    assert size.settled_size >= 4
+
+
+def test_another_way_to_ask_starts_the_climb_again() -> None:
+    """What sizes were worth when asked otherwise says nothing; the present size is kept."""
+    size = AdaptiveBatchSize(most=32)
+    assert size.worth(WINDOW) is None
+    climbed(size, slot_s=lambda records: 0.5 + 0.1 * records, batches=60)
+    size.cap(4, reason="labels", now=2_000.0)
+    assert size.settled_size == 4
+    size.restart()
+    assert size.worth(WINDOW) is None
+    size.cap(None, reason="", now=2_000.0)
+    climbed(size, slot_s=lambda records: 0.5 + 0.1 * records, batches=200)
+    assert size.settled_size == 32

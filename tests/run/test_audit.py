@@ -99,3 +99,18 @@ def test_the_last_records_are_spread_over_the_slots() -> None:
     outcome.assert_each_once(records)
     last = [result.batch_size for result in outcome.results[-8:]]
     assert max(last) < max(result.batch_size for result in outcome.results)
+
+
+def test_a_format_that_fails_at_four_records_lets_three_be_used() -> None:
+    """Audits that are not answered bar the size they asked at, and not the one below."""
+    assert settled(run_profile("cliff-at-3", 6_000, make_auto())) == 3
+
+
+def test_the_price_is_held_to_the_whole_run_and_not_to_its_start() -> None:
+    """A tenth of the requests that are sure to come may be spent at once: the size does not stay at two for it."""
+    records = 12_000
+    outcome = run_profile("holds", records, make_auto())
+    auditor = outcome.counters.auditor
+    assert auditor is not None
+    assert auditor.requests <= 0.10 * outcome.counters.requests
+    assert sum(result.batch_size <= 2 for result in outcome.results) < 0.05 * records
