@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+from anyio.from_thread import start_blocking_portal
 
 from engine.testing.simulator.command import SimulatorConfig
-from engine.testing.simulator.server import serve_forever
+from engine.testing.simulator.endpoint import SimulatedEndpoint
+from engine.testing.simulator.server import serve_forever, serving
 
 
 def _serve(config: SimulatorConfig, pipe: Connection) -> None:
@@ -38,6 +40,13 @@ def simulated_endpoint(config: SimulatorConfig) -> Iterator[str]:
     finally:
         process.terminate()
         process.join()
+
+
+@contextmanager
+def endpoint_in_thread(endpoint: SimulatedEndpoint) -> Iterator[str]:
+    """A simulated endpoint over real sockets, on a loop and a thread of its own, with its ledger here at hand."""
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(serving(endpoint)) as base_url:
+        yield base_url
 
 
 def versions() -> dict[str, str]:

@@ -22,8 +22,10 @@ _MINUTE_S = 60.0
 WINDOW_S = _MINUTE_S + 1.0
 """The ledger's memory. The endpoint's clock sees requests up to a network's jitter closer together than ours."""
 _REQUESTS_BURST_S = 1.0
-_TOKENS_BURST_SHARE = 0.04
-"""Of a minute's tokens: what may go at once, and the share of the limit that a request should stay under."""
+_TOKENS_BURST_S = 0.5
+"""Seconds' worth that may go at once: endpoints are known to enforce a limit a minute by the second."""
+_COMFORTABLE_SHARE = 0.04
+"""Of a minute's tokens: what a request should stay under."""
 
 
 class _Booking(msgspec.Struct):
@@ -65,13 +67,18 @@ class _Limit:
             return booking
 
     async def _flow(self, amount: int) -> None:
-        """More than the bucket holds is taken in portions: we wait until the sum has flowed in."""
-        rest = float(amount - self._credit)
-        self._credit = max(0, self._credit - amount)
-        while rest > 0:
+        """More than the bucket holds is taken in portions: we wait until the sum has flowed in, or was given back."""
+        rest = float(amount)
+        while (rest := self._less_credit(rest)) > 0:
             portion = min(rest, self._bucket.max_rate)
             await self._bucket.acquire(portion)
             rest -= portion
+
+    def _less_credit(self, amount: float) -> float:
+        """Take what was given back off an amount; a debt is added to it."""
+        used = min(float(self._credit), amount)
+        self._credit -= math.floor(used)
+        return amount - math.floor(used)
 
     def _wait_s(self, amount: int) -> float:
         now = anyio.current_time()
@@ -93,9 +100,13 @@ class _Limit:
             booking.at_s = anyio.current_time()
 
     def correct(self, booking: _Booking, used: int) -> None:
-        """Give back what was not used, or charge what was used beyond, up to a minute's worth."""
+        """Give back what was not used, or charge what was used beyond, up to a minute's worth.
+
+        More credit than a bucket would go out at once, as a burst that the endpoint refuses.
+        """
         difference = round(max(-self._per_minute, booking.amount - used))
-        self._credit = round(max(-self._per_minute, min(self._per_minute, self._credit + difference)))
+        most = max(self._bucket.max_rate, booking.amount)
+        self._credit = round(max(-self._per_minute, min(most, self._credit + difference)))
         booking.amount -= difference
         if booking.in_window:
             self._booked -= difference
@@ -104,12 +115,17 @@ class _Limit:
 
 
 class _Bound(msgspec.Struct, frozen=True):
-    """One limit of the endpoint's, and how much of it a request takes."""
+    """One limit of the endpoint's, and how much of it a request takes.
+
+    :ivar gives_back: output that was reserved and not used. Where input and output count together, providers charge
+        input + max_tokens up front and give nothing back (OpenAI, Azure).
+    """
 
     limit: _Limit
     requests: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
+    gives_back: bool = True
 
     def amount(self, input_tokens: int, output_tokens: int) -> int:
         return self.requests + self.input_tokens * input_tokens + self.output_tokens * output_tokens
@@ -121,8 +137,10 @@ class Reservation:
     :ivar requests_s: how long it waited for requests a minute; `tokens_s` for tokens a minute.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most_output: int = 0) -> None:
+        """:param most_output: tokens that it may put out."""
         self.requests_s = self.tokens_s = 0.0
+        self._most_output = most_output
         self._bookings: list[tuple[_Bound, _Booking]] = []
 
     def __repr__(self) -> str:
@@ -145,7 +163,8 @@ class Reservation:
         """It used so much: the difference is charged to, or taken off, the next ones. Only the first time counts."""
         for bound, booking in self._bookings:
             if not bound.requests:
-                bound.limit.correct(booking, bound.amount(max(0, input_tokens), max(0, output_tokens)))
+                kept = 0 if bound.gives_back else self._most_output
+                bound.limit.correct(booking, bound.amount(max(0, input_tokens), max(kept, output_tokens)))
         self._bookings.clear()
 
 
@@ -168,10 +187,11 @@ class Pacer:
             (limits.output_tokens_per_minute, 0, 1),
         ):
             if per_minute is not None:
-                limit = _Limit(per_minute, burst=max(1.0, per_minute * _TOKENS_BURST_SHARE))
-                self._bounds.append(_Bound(limit, input_tokens=of_input, output_tokens=of_output))
+                limit = _Limit(per_minute, burst=max(1.0, per_minute * _TOKENS_BURST_S / _MINUTE_S))
+                apart = not (of_input and of_output)
+                self._bounds.append(_Bound(limit, input_tokens=of_input, output_tokens=of_output, gives_back=apart))
         held_by = [limits.tokens_per_minute, limits.input_tokens_per_minute]
-        self._comfortable = min((per * _TOKENS_BURST_SHARE for per in held_by if per is not None), default=math.inf)
+        self._comfortable = min((per * _COMFORTABLE_SHARE for per in held_by if per is not None), default=math.inf)
 
     def __repr__(self) -> str:
         return f"Pacer({[bound.limit for bound in self._bounds]})"
@@ -183,7 +203,7 @@ class Pacer:
 
     async def reserve(self, *, input_tokens: int, output_tokens: int) -> Reservation:
         """Return when one more request of this size may start, less what earlier ones reserved and did not use."""
-        reservation = Reservation()
+        reservation = Reservation(output_tokens)
         for bound in self._bounds:
             since_s = anyio.current_time()
             self.waits_for = "rpm" if bound.requests else "tpm"

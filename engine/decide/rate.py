@@ -37,6 +37,7 @@ _USUAL = 0.02  # of requests refused below that rate: from there on it is the en
 _EXCESS = 0.1  # of refusals, beyond twice the usual
 _FALLS = 3  # computed limits in a row, each this much lower than the one before: they do not explain the refusals
 _LOWER = 0.85
+_FULL = 0.9
 _KNOWN = 0.98  # of a limit that headers name; the endpoint's clock is not ours
 _HISTORY = 200
 
@@ -189,8 +190,9 @@ class _Quota:
         rate = self._refill(now)
         if rate is None:
             return 0.0
-        # What is larger than the bucket goes when that is full, into debt, and whoever comes after pays.
-        return max(0.0, (min(amount, self._burst(rate)) - self._level) / rate)
+        # What is larger than the bucket goes when that is nearly full, into debt, and whoever comes after pays. A full
+        # one we would run after until it holds the request: it grows with the rate while we wait.
+        return max(0.0, (min(amount, _FULL * self._burst(rate)) - self._level) / rate)
 
     def spend(self, now: float, amount: int) -> None:
         rate = self._refill(now)

@@ -363,7 +363,7 @@ def _charged(sent: Sent, outcome: Completion | Fault, usage: Usage) -> int:
     """Tokens that the endpoint has counted against its limit: of a request that failed, what was reserved."""
     if isinstance(outcome, Fault) and outcome.usage is None:
         return sent.reserved_tokens
-    return usage.input_tokens + usage.output_tokens
+    return usage.input_tokens + max(usage.output_tokens, sent.max_output_tokens)
 
 
 def _descended(child: Batch, parent: Batch, verdict: Verdict) -> Batch:

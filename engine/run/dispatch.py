@@ -30,6 +30,7 @@ class Sent(msgspec.Struct, frozen=True, kw_only=True):
     """A request on its way: what it asked, how, and what was reserved for it.
 
     :ivar static_tokens: of `expected_input`, those that every request repeats.
+    :ivar most_input: input tokens that it will hardly exceed: what is reserved of a limit until its reply is there.
     :ivar counted_input: input tokens by our own count, before the learned ratio; `expected_input` after it.
     """
 
@@ -41,6 +42,7 @@ class Sent(msgspec.Struct, frozen=True, kw_only=True):
     user: str
     counted_input: int
     expected_input: int
+    most_input: int
     max_output_tokens: int
     reserved_tokens: int
     reserved_usd: float
@@ -149,14 +151,13 @@ class Dispatcher:
     def _choose(self, entry_tokens: Sequence[int]) -> list[int]:
         state = self._state
         packing, estimates = state.config.packing, state.estimates
-        most_input = packing.max_input_tokens - estimates.static_tokens
         # A request that takes much of a minute's tokens waits long for them: stay small where that is possible. Where
         # the static prompt is most of it, smaller batches would only pay for it more often.
         comfortable = state.pacer.comfortable_tokens - estimates.static_tokens - estimates.call_overhead
         comfortable = max(comfortable, estimates.static_tokens)
         room = Room(
             items=self._items(len(entry_tokens)),
-            input_tokens=int(max(0.0, min(most_input, comfortable)) / estimates.input_ratio),
+            input_tokens=int(min(estimates.entry_room(packing.max_input_tokens), comfortable / estimates.input_ratio)),
             output_tokens=packing.max_output_tokens - estimates.call_overhead,
         )
         return pack(entry_tokens, room=room, output_per_record=estimates.output_per_record, rng=state.rng)
@@ -216,7 +217,7 @@ class Dispatcher:
     async def _within_limits(self, sent: Sent, window_s: float, paused_s: float) -> tuple[Reservation, Waits]:
         dimension, found_s = await self._wait_for_rate(sent.reserved_tokens)
         reservation = await self._state.pacer.reserve(
-            input_tokens=sent.expected_input, output_tokens=sent.reserved_tokens - sent.expected_input
+            input_tokens=sent.most_input, output_tokens=sent.max_output_tokens
         )
         paced_s = anyio.current_time()
         await self._pause_over()
@@ -273,7 +274,8 @@ class Dispatcher:
             counted_input=estimates.counted_input(entries),
             expected_input=expected_input,
             max_output_tokens=most_output,
-            reserved_tokens=expected_input + estimates.output_tokens(len(batch.items)),
+            most_input=estimates.most_input_tokens(entries),
+            reserved_tokens=expected_input + most_output,
             reserved_usd=state.budget.worst_usd(input_tokens=expected_input, output_tokens=most_output),
             reservation=Reservation(),
             sent_at_s=0.0,

@@ -147,3 +147,38 @@ def test_more_needs_more(entries: int, records: int) -> None:
     assert estimates.max_output_tokens(records, 1.0, 10**6) > estimates.output_tokens(records)
     assert estimates.max_output_tokens(records, 2.0, 10**6) > estimates.max_output_tokens(records, 1.0, 10**6)
     assert estimates.max_output_tokens(records, 2.0, 7) == 7
+
+
+@given(st.floats(0.5, 2.0), st.floats(0.0, 0.02), st.integers(0, 2**32))
+@settings(max_examples=40)
+def test_what_is_packed_into_a_budget_hardly_exceeds_it(ratio: float, deviation: float, seed: int) -> None:
+    """Once twenty replies have come, a request packed full by our count is over the budget by theirs in few cases."""
+    estimates, rng = make_estimates(), random.Random(seed)
+    budget, over, filled = 8_000, 0, []
+    for number in range(120):
+        counted = estimates.counted_input(estimates.entry_room(budget))
+        charged = round(counted * ratio * rng.gauss(1.0, deviation))
+        estimates.observe(counted_input=counted, usage=usage(charged, 100), answered=5, cut=False)
+        if number >= 20:
+            over += charged > budget
+            filled.append(charged / budget)
+    assert over <= 3
+    assert mean(filled) >= 1 - 4 * deviation - 0.02
+
+
+def test_before_any_reply_there_is_room_for_another_tokenizer() -> None:
+    """Others take up to 15 % more tokens for prose than ours: the first requests are packed for that."""
+    estimates = make_estimates()
+    counted = estimates.counted_input(estimates.entry_room(8_000))
+    assert 0.8 * 8_000 / 1.15 < counted <= 8_000 / 1.15
+
+
+@given(st.integers(0, 50_000), st.integers(1, 400), st.integers(0, 400))
+def test_room_and_most_are_inverse(budget: int, charged: int, replies: int) -> None:
+    """What fits by `entry_room` takes at most that by `most_input_tokens`, and not much less."""
+    estimates = make_estimates()
+    for number in range(replies % 5):
+        estimates.observe(counted_input=300, usage=usage(charged + number, 10), answered=1, cut=False)
+    room = estimates.entry_room(budget)
+    assert room == 0 or estimates.most_input_tokens(room) <= budget + 1
+    assert estimates.most_input_tokens(room + 2) >= min(budget, estimates.most_input_tokens(2))

@@ -292,3 +292,23 @@ def test_what_was_not_named_counts_for_requests() -> None:
         named.observe_rate_limited(ticket, 2.1, dimension="tokens")
     assert named.believed("requests") is None
     assert named.believed("tokens") is not None
+
+
+@given(times=st.floats(1.1, 20.0), limit=st.floats(10_000, 5_000_000))
+def test_a_request_larger_than_the_bucket_goes_once_that_is_nearly_full(times: float, limit: float) -> None:
+    """It is not run after by a bucket that grows with the rate while it waits."""
+    rate, now, spacing_s = DiscoveredRate(), 0.0, times * 0.5
+    tokens = round(spacing_s * limit / 60)
+    while rate.per_minute("tokens") is None:  # taken at twice the limit, then refused, until that is believed
+        now += spacing_s / 2
+        ticket = rate.spend(now, tokens)
+        if now > 10 * spacing_s:
+            rate.observe_rate_limited(ticket, now, dimension="tokens")
+    for _ in range(40):
+        since_s = now
+        while (delay_s := rate.delay_s(now, tokens)) > 0:
+            now += max(delay_s, 0.001)
+        believed = rate.per_minute("tokens")
+        assert believed is not None
+        assert now - since_s <= 2 * 60 * tokens / believed + 1.0
+        rate.spend(now, tokens)

@@ -18,7 +18,7 @@ from .made_up import CHANGES, HOLDS, HOSTED
 from .measured import AGNEWS_COMPACT, QWEN_SERVER
 from .model import ChatModel, Oracle
 from .rates import FaultRates, Rate
-from .refusal import MaxTokensField, Rules, SchemaSupport
+from .refusal import LimitsTold, MaxTokensField, Rules, SchemaSupport
 from .reply import Mode, ReplyWriter
 
 T = TypeVar("T")
@@ -49,8 +49,10 @@ class SimulatorConfig:
     :ivar behaviour: see `BEHAVIOURS`, or one of your own; None: answers do not depend on the batch.
     :ivar rpm: requests a minute. :ivar tpm: tokens a minute, input and max_tokens charged up front.
     :ivar rps: requests a second, besides. :ivar tps: tokens a second; a request above it never passes.
+    :ivar itpm: input tokens a minute, apart. :ivar otpm: output tokens a minute, apart; see `RateLimits`.
     :ivar limit_window_s: how much of the limits a minute may be used at once, in seconds of refill.
     :ivar limit_schedule: pairs (seconds since the first request, share of the limits from then on).
+    :ivar limits_told: what is said of the rate limits: ``headers``, ``refusals`` (429s only), ``nothing``.
     :ivar max_concurrency: requests at once; more are answered 429, or wait with `queues`.
     :ivar quota_tokens: tokens that may be billed altogether.
     :ivar output_cap: tokens at which every reply is cut (``finish_reason`` length), whatever `max_tokens` says.
@@ -80,8 +82,11 @@ class SimulatorConfig:
     tpm: float | None = None
     rps: float | None = None
     tps: float | None = None
+    itpm: float | None = None
+    otpm: float | None = None
     limit_window_s: float = 60.0
     limit_schedule: Sequence[tuple[float, float]] = ()
+    limits_told: str = "headers"
     max_concurrency: int | None = None
     queues: bool = False
     quota_tokens: int | None = None
@@ -126,6 +131,8 @@ def build_endpoint(config: SimulatorConfig) -> SimulatedEndpoint:
             tpm=config.tpm,
             rps=config.rps,
             tps=config.tps,
+            itpm=config.itpm,
+            otpm=config.otpm,
             window_s=config.limit_window_s,
             schedule=config.limit_schedule,
         ),
@@ -148,6 +155,7 @@ def _rules(config: SimulatorConfig) -> Rules:
         schema_support=SchemaSupport(config.schema_support),
         max_tokens_field=MaxTokensField(config.max_tokens_field),
         context_tokens=config.context_tokens,
+        limits_told=LimitsTold(config.limits_told),
         takes_temperature=config.takes_temperature,
         refuses_all=config.mode == Mode.ALWAYS_400,
     )

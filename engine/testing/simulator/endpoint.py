@@ -23,7 +23,7 @@ from .ledger import Ledger
 from .limits import RateLimits
 from .model import START, Moment
 from .rates import FaultRates
-from .refusal import Refusal, Rules
+from .refusal import LimitsTold, Refusal, Rules
 from .reply import Asked, Reply, ReplyWriter
 from .reply_shape import STARTS, ReplyShape, shape_of_format, shape_of_words
 from .request import BadRequest, ChatRequest, Record, last_line, parse_records, parse_request
@@ -33,6 +33,9 @@ Action = Literal["respond", "reset", "hang", "cut_body"]
 
 ERROR_DELAY_S = 0.005
 """Errors come fast. Made up."""
+
+_CLOCK_S = 1e-3
+"""What a timer may be early by."""
 
 SLOWED = 10
 """What the fault ``delay`` multiplies the latency by."""
@@ -47,6 +50,8 @@ class Plan:
     :ivar action: ``respond``; ``reset`` the connection without a reply; ``hang`` until the client leaves;
         ``cut_body``: send half of the body, then close the connection.
     :ivar prefix: messages that the prefix cache knows once the reply is sent.
+    :ivar unused_output: tokens that it was allowed to put out and did not.
+    :ivar told: the usage that its body states; None where it states none, or nobody could read it.
     """
 
     number: int
@@ -56,6 +61,8 @@ class Plan:
     delay_s: float
     action: Action = "respond"
     prefix: tuple[str, ...] = ()
+    unused_output: int = 0
+    told: wire.Tokens | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +151,12 @@ class SimulatedEndpoint:
 
     def end(self, plan: Plan, now: float) -> None:
         """The reply was sent, or its client left."""
-        self.ledger.leave()
+        arrived = self.ledger.leave(plan.number, now)
+        is_whole = plan.action == "respond" and now - arrived > plan.delay_s - _CLOCK_S
+        self.ledger.broken_off += plan.status == 200 and not is_whole
+        if plan.told is not None and is_whole:
+            self.ledger.tell(prompt=plan.told.prompt, cached=plan.told.cached, completion=plan.told.completion)
+        self._limits.settle(plan.unused_output)
         if plan.prefix:
             self._cache.learn(plan.prefix)
 
@@ -212,10 +224,14 @@ class SimulatedEndpoint:
             return refusal.quota_spent()
         if most is not None and self._slots is None and ledger.in_flight > most:
             return refusal.overloaded(most)
-        charge = chat.prompt_tokens + (chat.max_tokens or self._output_cap or 0)
+        output = chat.max_tokens or self._output_cap or 0
+        charge = chat.prompt_tokens + output
         ledger.charged_tokens[number] = charge
-        denial = self._limits.admit(charge, now)
-        return None if denial is None else refusal.rate_limited(denial, charge)
+        denial = self._limits.admit(charge, now, output=output)
+        if denial is None:
+            return None
+        says_nothing = self.rules.limits_told is LimitsTold.NOTHING
+        return refusal.bare_429() if says_nothing else refusal.rate_limited(denial, charge)
 
     def _answered(self, moment: Moment, chat: _Chat, strikes: Strikes, now: float) -> Plan:
         number, shape = moment.requests, chat.shape
@@ -237,7 +253,10 @@ class SimulatedEndpoint:
             finish_reason=reply.finish_reason,
             tokens=count if self._usage else None,
         )
-        return self._sent(number, chat, strikes, body, self._delay_s(count, strikes, now))
+        plan = self._sent(number, chat, strikes, body, self._delay_s(count, strikes, now))
+        is_told = self._usage and plan.action == "respond" and "bad_envelope" not in strikes.call
+        unused = (chat.max_tokens or count.completion) - count.completion
+        return replace(plan, unused_output=unused, told=count if is_told else None)
 
     def _most_output(self, chat: _Chat) -> int | None:
         if self._output_cap is None or chat.max_tokens is None:
@@ -313,7 +332,7 @@ class SimulatedEndpoint:
         return Plan(number=number, status=error.status, headers=headers, body=error.body, delay_s=ERROR_DELAY_S)
 
     def _with_limits(self, headers: Mapping[str, str]) -> Mapping[str, str]:
-        limits = self._limits.headers()
+        limits = self._limits.headers() if self.rules.limits_told is LimitsTold.HEADERS else {}
         return {**headers, **limits} if limits else headers
 
 

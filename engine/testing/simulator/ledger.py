@@ -21,16 +21,20 @@ class Prices:
 
 
 class Ledger:
-    """Counts of everything. Memory: 40 bytes a request, about 100 a distinct record.
+    """Counts of everything. Memory: 48 bytes a request, about 100 a distinct record.
 
     :ivar by_status: HTTP status -> requests; a reset or hanging one counts as 0.
     :ivar strikes: fault -> how often it left a mark (once a record struck for faults of records).
     :ivar prompt_tokens: billed, cached ones included; of replies with status 200 that were sent or begun.
+    :ivar broken_off: replies with status 200 that did not go out whole, or whose client had left.
+    :ivar told_prompt: of `prompt_tokens`, those that a reply stated which went out whole; `told_cached` and
+        `told_completion` likewise. A client can know no more.
     :ivar sends: key of a record -> how often it was received.
-    :ivar at_s: time of each request. The four columns have one entry for each request, in the order of arrival.
+    :ivar at_s: time of each request. The five columns have one entry for each request, in the order of arrival.
     :ivar charged_tokens: input + most output of each request, as the tokens/min limit counts it.
     :ivar statuses: status of each request.
-    :ivar delays_s: time that each reply took.
+    :ivar delays_s: time that each reply is to take.
+    :ivar lasted_s: time until each was sent, or its client left; 0 while it is in flight.
     """
 
     def __init__(self) -> None:
@@ -38,11 +42,14 @@ class Ledger:
         self.strikes: Counter[str] = Counter()
         self.sends: Counter[int] = Counter()
         self.prompt_tokens = self.cached_tokens = self.completion_tokens = 0
+        self.broken_off = 0
+        self.told_prompt = self.told_cached = self.told_completion = 0
         self.in_flight = self.peak_in_flight = 0
         self.at_s = array("d")
         self.charged_tokens = array("q")
         self.statuses = array("h")
         self.delays_s = array("d")
+        self.lasted_s = array("d")
 
     @property
     def requests(self) -> int:
@@ -53,6 +60,12 @@ class Ledger:
     def http_429(self) -> int:
         """Requests refused for a limit, for concurrency or for a spent quota."""
         return self.by_status[429]
+
+    @property
+    def admitted_tokens(self) -> int:
+        """Charged tokens of the requests that no limit refused."""
+        columns = zip(self.charged_tokens, self.statuses, strict=True)
+        return sum(charged for charged, status in columns if status != 429)
 
     def cost_usd(self, prices: Prices) -> float:
         """What was billed, at these prices."""
@@ -68,6 +81,7 @@ class Ledger:
         self.charged_tokens.append(0)
         self.statuses.append(0)
         self.delays_s.append(0.0)
+        self.lasted_s.append(0.0)
         return len(self.at_s) - 1
 
     def count_sends(self, keys: Iterable[int]) -> list[int]:
@@ -90,9 +104,18 @@ class Ledger:
         self.statuses[number] = status
         self.delays_s[number] = delay_s
 
-    def leave(self) -> None:
-        """A request ended, or its client left."""
+    def leave(self, number: int, now: float) -> float:
+        """A request ended, or its client left; when it had come."""
         self.in_flight -= 1
+        arrived = self.at_s[number]
+        self.lasted_s[number] = now - arrived
+        return arrived
+
+    def tell(self, *, prompt: int, cached: int, completion: int) -> None:
+        """The usage of a reply reached its client."""
+        self.told_prompt += prompt
+        self.told_cached += cached
+        self.told_completion += completion
 
     def sends_of(self, value: Any) -> int:
         """How often an input was received."""
@@ -133,6 +156,7 @@ class Ledger:
                 "cached": self.cached_tokens,
                 "completion": self.completion_tokens,
             },
+            "charged_tokens": self.admitted_tokens,
             "most_in_a_minute": self._most_in(60.0),
             "most_in_a_second": self._most_in(1.0),
             "records": _spread(list(self.sends.values())),

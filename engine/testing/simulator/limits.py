@@ -47,8 +47,8 @@ class Bucket:
         return max(0.0, (amount - self._level) * 60 / self.per_minute)
 
     def take(self, amount: float) -> None:
-        """Charge."""
-        self._level -= amount
+        """Charge; a negative amount is given back."""
+        self._level = min(self._level - amount, self.capacity)
 
     @property
     def remaining(self) -> int:
@@ -65,7 +65,7 @@ class Bucket:
 class Denial:
     """Why a request is not admitted.
 
-    :ivar limit: ``requests`` or ``tokens``.
+    :ivar limit: ``requests``, ``tokens``, ``input_tokens`` or ``output_tokens``.
     :ivar retry_after_s: infinite if it will never be.
     :ivar allowed: the limit in force, in the unit of time that `per` names.
     """
@@ -93,9 +93,15 @@ class _Limit:
         return Denial(self.counts, wait_s, allowed, self.per)
 
 
+_APART = {"input_tokens": "input-tokens", "output_tokens": "output-tokens"}
+
+
 class RateLimits:
     """Requests and tokens a minute, and a second; None is no limit.
 
+    :param itpm: input tokens a minute, apart, as Anthropic counts them.
+    :param otpm: output tokens a minute, apart: charged with the most that a request may put out, and given back what
+        it did not (`settle`), as Anthropic has described it.
     :param window_s: of the limits a minute, see `Bucket`. Those a second hold one second.
     :param schedule: pairs (seconds since the first request, share of the limits from then on), in order.
     """
@@ -107,22 +113,27 @@ class RateLimits:
         tpm: float | None = None,
         rps: float | None = None,
         tps: float | None = None,
+        itpm: float | None = None,
+        otpm: float | None = None,
         window_s: float = 60.0,
         schedule: Sequence[tuple[float, float]] = (),
     ) -> None:
-        minutes = [("requests", rpm), ("tokens", tpm)]
+        minutes = [("requests", rpm), ("tokens", tpm), ("input_tokens", itpm), ("output_tokens", otpm)]
         seconds = [("requests", rps), ("tokens", tps)]
         self._limits = [_Limit(name, "min", Bucket(limit, window_s)) for name, limit in minutes if limit is not None]
         self._limits += [_Limit(name, "s", Bucket(limit * 60, 1.0)) for name, limit in seconds if limit is not None]
         self._schedule = tuple(schedule)
         self._first_at: float | None = None
 
-    def admit(self, tokens: int, now: float) -> Denial | None:
-        """Charge one request with so many tokens (input and the most it may put out), or say why not."""
+    def admit(self, tokens: int, now: float, *, output: int = 0) -> Denial | None:
+        """Charge one request with so many tokens (input and the most it may put out), or say why not.
+
+        :param output: of these tokens, the most that it may put out.
+        """
         if not self._limits:
             return None
         factor = self._factor(now)
-        amounts = {"requests": 1, "tokens": tokens}
+        amounts = {"requests": 1, "tokens": tokens, "input_tokens": tokens - output, "output_tokens": output}
         for limit in self._limits:
             limit.bucket.refill(now, factor)
         for limit in self._limits:
@@ -133,11 +144,24 @@ class RateLimits:
             limit.bucket.take(amounts[limit.counts])
         return None
 
+    def settle(self, unused_output: int) -> None:
+        """A request has ended, and put out so much less than it might have."""
+        for limit in self._limits:
+            if limit.counts == "output_tokens":
+                limit.bucket.take(-unused_output)
+
     def headers(self) -> dict[str, str]:
-        """``x-ratelimit-*`` as of the last request."""
+        """``x-ratelimit-*`` as of the last request; of input and output apart ``anthropic-ratelimit-*``.
+
+        Those are without the time of the reset: it is a wall-clock time there, and there is no such clock here.
+        """
         made = {}
         for limit in self._limits:
-            if limit.per == "min":
+            if limit.counts in _APART:
+                name = f"anthropic-ratelimit-{_APART[limit.counts]}"
+                made[f"{name}-limit"] = str(int(limit.bucket.per_minute))
+                made[f"{name}-remaining"] = str(max(limit.bucket.remaining, 0))
+            elif limit.per == "min":
                 made[f"x-ratelimit-limit-{limit.counts}"] = str(int(limit.bucket.per_minute))
                 made[f"x-ratelimit-remaining-{limit.counts}"] = str(max(limit.bucket.remaining, 0))
                 made[f"x-ratelimit-reset-{limit.counts}"] = duration(limit.bucket.reset_s)

@@ -29,6 +29,14 @@ class MaxTokensField(StrEnum):
     MAX_COMPLETION_TOKENS = "max_completion_tokens"
 
 
+class LimitsTold(StrEnum):
+    """What an endpoint says of its rate limits: in every reply, only where it refuses, or not even there."""
+
+    HEADERS = "headers"
+    REFUSALS = "refusals"
+    NOTHING = "nothing"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
     """What the endpoint takes.
@@ -38,6 +46,7 @@ class Rules:
     :ivar schema_support: the best response format.
     :ivar context_tokens: input and output together may not exceed this; None: no limit.
     :ivar takes_temperature: whether a temperature other than 1 is accepted.
+    :ivar limits_told: what it says of its rate limits.
     :ivar refuses_all: every request is answered 400.
     """
 
@@ -47,6 +56,7 @@ class Rules:
     max_tokens_field: MaxTokensField = MaxTokensField.EITHER
     context_tokens: int | None = None
     takes_temperature: bool = True
+    limits_told: LimitsTold = LimitsTold.HEADERS
     refuses_all: bool = False
 
 
@@ -162,6 +172,11 @@ def rate_limited(denial: Denial, tokens: int) -> Refusal:
     reached = f"Rate limit reached for {denial.limit} per {denial.per}"
     message = f"{reached}: Limit {denial.allowed:g}. Please try again in {denial.retry_after_s:.3f}s."
     return _too_many(message, denial.limit, denial.retry_after_s)
+
+
+def bare_429() -> Refusal:
+    """A 429 for a limit, from an endpoint that names neither the limit nor a time."""
+    return Refusal(429, wire.error_body("Too many requests.", kind="error", code=None))
 
 
 def overloaded(limit: int) -> Refusal:
