@@ -2,7 +2,7 @@
 
 python -m benchmarks.batch_size [--profiles holds,cliff-at-3] [--records 20000] [--seeds 3] [--concurrency 16]
 
-With --guarded-only --seeds 20: where the guarded run ends on many seeds, and what it says.
+With --guarded-only --seeds 20: where the guarded run ends on many seeds, in which answer form, and what it says.
 
 Virtual time, in process: the figures are of a simulated endpoint, and our CPU is not in them. Each profile is run with
 fixed sizes (one seed) and adaptive ones (each seed); ratios are to the best fixed size of the same profile.
@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, get_args
 
 import anyio
 
@@ -24,7 +24,7 @@ from engine.testing.simulator.command import build_endpoint
 from engine.testing.simulator.endpoint import SimulatedEndpoint
 from engine.testing.simulator.profiles import named_profile
 from engine.testing.simulator.transport import InProcessTransport
-from engine.vocabulary.config import Quality
+from engine.vocabulary.config import Objective, Quality
 
 LABELS = ["world", "sports", "business", "science"]
 TASK = Task(instructions="Say what the piece of news is about. " * 20, labels=LABELS)
@@ -57,6 +57,7 @@ class Arm:
     failed: int
     ends_at: int
     verdict: str
+    form: str
     guard_cost_share: float
     guard_request_share: float
 
@@ -93,18 +94,29 @@ async def _run(endpoint: SimulatedEndpoint, profile: str, config: RunConfig, rec
         failed=failed,
         ends_at=size.settled_size if size is not None else 0,
         verdict=verdict,
+        form="" if audits is None else audits.forms.form,
         guard_cost_share=round(audits.cost / max(1e-12, audits.cost_at_one), 4) if audits else 0.0,
         guard_request_share=round(audits.requests / max(1, counters.requests), 4) if audits else 0.0,
     )
 
 
-def run(profile: str, *, batch_size: int | None, guard: bool, records: int, seed: int, concurrency: int) -> Arm:
+def run(
+    profile: str,
+    *,
+    batch_size: int | None,
+    guard: bool,
+    records: int,
+    seed: int,
+    concurrency: int,
+    objective: Objective,
+) -> Arm:
     """One run of one arm."""
     endpoint = build_endpoint(named_profile(profile).config(labels=LABELS, seed=seed))
     config = RunConfig(
         packing=Packing(batch_size=batch_size),
         limits=QUOTAS.get(profile, Limits(max_concurrency=concurrency)),
         quality=Quality(guard=guard),
+        objective=objective,
         seed=seed,
     )
     arm = f"fixed {batch_size}" if batch_size else "auto, guarded" if guard else "auto"
@@ -127,9 +139,13 @@ def summary(arms: list[Arm], best: Arm) -> str:
     return ", ".join(parts)
 
 
+def _same(options: argparse.Namespace) -> dict[str, Any]:
+    return {"records": options.records, "concurrency": options.concurrency, "objective": options.objective}
+
+
 def compare(profile: str, options: argparse.Namespace) -> list[Arm]:
     """All arms of one profile, printed."""
-    same: dict[str, Any] = {"records": options.records, "concurrency": options.concurrency}
+    same = _same(options)
     fixed = [run(profile, batch_size=size, guard=False, seed=0, **same) for size in FIXED]
     best = min(fixed, key=lambda arm: arm.seconds)
     print(f"== {profile} (simulated): " + ", ".join(f"B={arm.arm[6:]} {arm.seconds:,.0f} s" for arm in fixed))
@@ -145,13 +161,12 @@ def guarded(profile: str, options: argparse.Namespace) -> list[Arm]:
     """Many seeds of the guarded arm alone: where it ends, and what it says."""
     arms = []
     for seed in range(options.seeds):
-        same: dict[str, Any] = {"records": options.records, "concurrency": options.concurrency, "seed": seed}
-        arms.append(run(profile, batch_size=None, guard=True, **same))
-    ends = sorted(Counter((arm.ends_at, arm.verdict) for arm in arms).items())
+        arms.append(run(profile, batch_size=None, guard=True, seed=seed, **_same(options)))
+    ends = sorted(Counter((arm.ends_at, arm.form, arm.verdict) for arm in arms).items())
     accuracy, cost, requests = (
         spread([getattr(arm, name) for arm in arms]) for name in ("accuracy", "guard_cost_share", "guard_request_share")
     )
-    print(f"== {profile} (simulated), guarded, {len(arms)} seeds: (ends at, verdict): runs {ends}")
+    print(f"== {profile} (simulated), guarded, {len(arms)} seeds: (ends at, form, verdict): runs {ends}")
     print(f"   accuracy {accuracy}, cost against B=1 {cost}, requests {requests}", flush=True)
     return arms
 
@@ -163,6 +178,7 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=20_000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--concurrency", type=int, default=16)
+    parser.add_argument("--objective", choices=get_args(Objective), default="records-per-second")
     parser.add_argument("--guarded-only", action="store_true")
     options = parser.parse_args()
     print(vars(options), versions())

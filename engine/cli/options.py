@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 import click
 import msgspec
 
-from engine.adapters.providers.known import PROVIDERS, find_key
+from engine.adapters.providers.known import PROVIDERS, find_key, key_variables, provider_at
 from engine.vocabulary.config import Endpoint, Limits, Packing, Prices, Quality, Recovery, RunConfig
+from engine.vocabulary.errors import ConfigError
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # Headers of the engine's own: the user's spelling must not make a second one of them.
@@ -151,7 +152,7 @@ _OPTIONS: list[Callable[[Any], Any]] = [
     click.option("--extra-body", callback=_json_object, metavar="JSON", help="Merged into every request body."),
     click.option("--header", "headers", multiple=True, callback=_headers, metavar="K=V", help="May be repeated."),
     click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of the shuffled look-ahead."),
-    click.option("--answer-form", type=click.Choice(["compact", "keyed"]), default="compact", show_default=True,
+    click.option("--answer-form", type=click.Choice(["auto", "compact", "keyed"]), default="auto", show_default=True,
                  help="keyed: each result repeats the first words of its input."),
     click.option("--on-bad-record", type=click.Choice(["stop", "fail-record"]), default="stop", show_default=True,
                  help="What a record that cannot be read does to the run."),
@@ -203,6 +204,23 @@ def run_settings(options: dict[str, Any]) -> Settings:
         allow_change=options["allow_change"],
         key_variable=found.variable if found else None,
     )
+
+
+def check_key(settings: Settings) -> None:
+    """A hosted provider without a key would refuse the first request: say so before anything is opened.
+
+    Other addresses may want none, or take it in a header of their own, so they are asked.
+
+    :raises ConfigError: it is a known provider's own host, and neither a key nor a header with one is given.
+    """
+    endpoint = settings.endpoint
+    provider = None if endpoint is None else provider_at(endpoint.base_url)
+    if endpoint is None or provider is None or endpoint.api_key is not None:
+        return
+    if any("authorization" in name.lower() or "key" in name.lower() for name in endpoint.headers):
+        return
+    ours, theirs = key_variables(endpoint.base_url)
+    raise ConfigError(f"{provider.name} wants a key and there is none: set it with: export {theirs}=... (or {ours}=...)")
 
 
 def _config(options: dict[str, Any]) -> RunConfig:

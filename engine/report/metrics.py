@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from engine.decide.answer_form import AnswerForms
 from engine.decide.batch_size import BatchSize
 from engine.decide.concurrency import Window
 from engine.decide.quality import QualityGuard
@@ -25,6 +26,7 @@ class Audited(Protocol):
     """
 
     guard: QualityGuard
+    forms: AnswerForms
     asks: bool
     requests: int
     tokens_input: int

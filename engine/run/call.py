@@ -165,7 +165,9 @@ class Caller:
         self._after_reply(sent, outcome, reading, len(verdict.accepted), verdict.cause)
         if state.auditor is not None:
             outputs, usage = _outputs(sent, reading), self._usage(sent, outcome)
-            state.auditor.observe_reply(sent.batch, outputs, usage, static_tokens=sent.static_tokens, now=now)
+            state.auditor.observe_reply(
+                sent.batch, outputs, usage, static_tokens=sent.static_tokens, now=now, form=sent.asking.prompt.form
+            )
         return verdict
 
     async def _settle_audit(self, sent: Sent, outcome: Completion | Fault, usage: Usage, spent: Spent) -> list[Settled]:
@@ -178,14 +180,15 @@ class Caller:
             self._maybe_stop(fault, outcome, now)
             cause = fault.cause
             if auditor is not None:
-                auditor.give_up(sent.batch, usage)
+                auditor.give_up(sent.batch, usage, about_content=outcome.kind in _ABOUT_CONTENT)
         else:
             reading = self._read(sent, outcome)
             outputs = _outputs(sent, reading)
             cause = "" if len(reading.answers) == len(outputs) else "missing"
             self._after_reply(sent, outcome, reading, len(reading.answers), cause)
             if auditor is not None:
-                auditor.observe_audit(sent.batch, outputs, usage, now=now)
+                work = self._work(sent, outcome, usage, now, accepted=len(reading.answers), failed=0)
+                auditor.observe_audit(sent.batch, outputs, usage, now=now, work=work)
         state.counters.add_unconfirmed(spent.unconfirmed_input, spent.unconfirmed_output)
         _settle_reservation(sent, outcome, usage)
         self._count(Verdict(cause=cause), usage, audit=True)
@@ -204,8 +207,8 @@ class Caller:
         state.counters.malformed += accepted < size
         state.counters.positions.add([id_ in reading.answers for id_ in sent.ids])
         state.counters.foreign_ids += reading.foreign
-        if completion.usage is not None and sent.asking is state.asking:
-            state.estimates.observe(
+        if completion.usage is not None:
+            state.estimates_of(sent.asking).observe(
                 counted_input=sent.counted_input,
                 usage=completion.usage,
                 answered=reading.found,
@@ -215,14 +218,17 @@ class Caller:
             size=size, accepted=accepted, cause=cause, excerpt=completion.refusal or completion.text
         )
         if sent.asking.keyed and reading.found and reading.unkeyed == reading.found:
-            self._note_unkeyed()
+            self._note_unkeyed(sent)
 
-    def _note_unkeyed(self) -> None:
+    def _note_unkeyed(self, sent: Sent) -> None:
         """An endpoint that ignores the keyed form sends the run back to the compact one, before the brake ends it."""
         state = self._state
+        if sent.batch.audit and state.auditor is not None:
+            state.auditor.forms.observe_unkeyed()
+            return
         state.unkeyed_replies += 1
         if state.plan.fallback is not None and state.unkeyed_replies >= _UNKEYED_REPLIES:
-            state.asking = state.plan.fallback
+            state.fell_back = True
             state.counters.notice("the model ignores the keyed answer form; the run went on with the compact one")
 
     def _after_fault(self, sent: Sent, fault: Fault, verdict: Verdict, now: float) -> None:
@@ -254,20 +260,25 @@ class Caller:
         """What the size of this batch came to. A fault of the server or of the way there is not the size's doing."""
         if isinstance(outcome, Fault) and outcome.kind not in _ABOUT_CONTENT:
             return
+        work = self._work(sent, outcome, usage, now, accepted=len(verdict.accepted), failed=len(verdict.failed))
+        self._state.batch_size.observe(work, allowed=self._state.allowed, now=now)
+
+    def _work(
+        self, sent: Sent, outcome: Completion | Fault, usage: Usage, now: float, *, accepted: int, failed: int
+    ) -> Work:
+        """What a call took and gave. The load changes while sizes are compared, and is not their doing."""
         state = self._state
-        # The load changes while sizes are compared, and is not their doing.
         slowdown = 1.0 if sent.load is None else state.load.window.slowdown(sent.load.window.in_flight)
-        work = Work(
+        return Work(
             origin=sent.batch.origin,
             first=sent.batch.first,
             size=len(sent.ids),
-            accepted=len(verdict.accepted),
-            failed=len(verdict.failed),
+            accepted=accepted,
+            failed=failed,
             tokens=_charged(sent, outcome, usage),
             slot_s=(now - sent.sent_at_s) / slowdown,
             cost=state.budget.price(usage),
         )
-        state.batch_size.observe(work, allowed=state.allowed, now=now)
 
     def _ends(self, sent: Sent, verdict: Verdict, now: float) -> list[Settled]:
         """Every record that this call ended, and the identical ones that waited for it."""

@@ -88,7 +88,8 @@ class Workbench:
         """
         check_task(task)
         check_examples(task)
-        asking = self._asking(task, self.config.answer_form)
+        form = self.config.answer_form
+        asking = self._asking(task, "compact" if form == "auto" else form)
         most = self.config.packing.max_input_tokens
         if asking.static_tokens >= most:
             raise ConfigError(
@@ -104,7 +105,9 @@ class Workbench:
                 f"shorten instructions or examples, or raise {above.option}"
             )
         fallback = self._asking(task, "compact") if asking.keyed else None
-        return Plan(task=task, asking=asking, fallback=fallback)
+        tries = form == "auto" and self.config.packing.batch_size is None and self.config.quality.guard
+        keyed = self._asking(task, "keyed") if tries else None
+        return Plan(task=task, asking=asking, fallback=fallback, keyed=keyed)
 
     def _asking(self, task: Task, form: AnswerForm) -> Asking:
         prompt = make_prompt(task, form)

@@ -12,6 +12,7 @@ import msgspec
 from engine.adapters.files import FileSource, write_rows
 from engine.adapters.files.row import OutputRow
 from engine.adapters.store import Duplicate, RunStore
+from engine.adapters.stored import left_behind
 from engine.decide.records import RecordReader
 from engine.report.metrics import Counters
 from engine.run.compose import Run, Workbench
@@ -30,7 +31,11 @@ WhenNoted = Callable[[RunStore, Run], bool]
 
 
 class CorpusRun:
-    """One run over one file."""
+    """One run over one file.
+
+    :ivar left_behind: of a stream that has ended: records of the input before, done, that did not come again. They
+        leave the output; the input of a file is noted before anything is sent, so `when_noted` can count them.
+    """
 
     def __init__(
         self,
@@ -43,8 +48,8 @@ class CorpusRun:
     ) -> None:
         """Take what `annotate` needs.
 
-        :param when_noted: called when the input is noted in the store and nothing is sent yet; whether to go on. What
-            it raises comes out of `annotate`, and the run is taken back.
+        :param when_noted: called when the input is noted in the store (a stream: before it is read) and nothing is
+            sent yet; whether to go on. What it raises comes out of `annotate`, and the run is taken back.
         """
         self._when_noted = when_noted
         self._bench = bench
@@ -55,6 +60,7 @@ class CorpusRun:
         self._stopping: RunStopped | None = None
         self.counters = Counters()
         self.run: Run | None = None
+        self.left_behind = 0
 
     async def annotate(self, *, note: Mapping[str, Any]) -> RunStopped | None:
         """Annotate everything that is not done yet; the reason, when the run stopped before its end.
@@ -68,7 +74,8 @@ class CorpusRun:
         if not await self._goes_on(run):
             self.counters.records_total = 0
             return None
-        await self._bench.run_sync(self._bench.store.drop_ended_inputs)
+        if registered:
+            await self._bench.run_sync(self._bench.store.drop_ended_inputs)
         status = "crashed"
         try:
             stopped = await self._label(run, registered=registered)
@@ -78,8 +85,17 @@ class CorpusRun:
             raise
         finally:
             with anyio.CancelScope(shield=True):
-                await self._bench.end(run, status)
+                try:
+                    if not registered:
+                        await self._bench.run_sync(lambda: self._leave_earlier_inputs(run))
+                finally:
+                    await self._bench.end(run, status)
         return stopped
+
+    def _leave_earlier_inputs(self, run: Run) -> None:
+        """What came in a stream is known when it has ended: until then the list of the input before it is kept."""
+        self.left_behind = left_behind(self._bench.store, run.run_id)
+        self._bench.store.drop_ended_inputs()
 
     def stop(self, reason: RunStopped) -> None:
         """Send nothing more; what is in flight is still answered and stored."""

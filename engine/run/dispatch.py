@@ -12,7 +12,7 @@ import msgspec
 from engine.adapters.limits import Reservation
 from engine.adapters.store import Spent
 from engine.decide.brake import PROBES
-from engine.decide.packing import Room, pack
+from engine.decide.packing import pack
 from engine.decide.prompts import first_words, request_ids, request_salt, user_message
 from engine.decide.rate import Dimension
 from engine.run.load import LoadTicket
@@ -150,17 +150,8 @@ class Dispatcher:
 
     def _choose(self, entry_tokens: Sequence[int]) -> list[int]:
         state = self._state
-        packing, estimates = state.config.packing, state.estimates
-        # A request that takes much of a minute's tokens waits long for them: stay small where that is possible. Where
-        # the static prompt is most of it, smaller batches would only pay for it more often.
-        comfortable = state.pacer.comfortable_tokens - estimates.static_tokens - estimates.call_overhead
-        comfortable = max(comfortable, estimates.static_tokens)
-        room = Room(
-            items=self._items(len(entry_tokens)),
-            input_tokens=int(min(estimates.entry_room(packing.max_input_tokens), comfortable / estimates.input_ratio)),
-            output_tokens=packing.max_output_tokens - estimates.call_overhead,
-        )
-        return pack(entry_tokens, room=room, output_per_record=estimates.output_per_record, rng=state.rng)
+        room = state.room(self._items(len(entry_tokens)))
+        return pack(entry_tokens, room=room, output_per_record=state.estimates.output_per_record, rng=state.rng)
 
     def _items(self, waiting: int) -> int:
         """Records that the next batch may hold. The last ones of a run are spread, so that no slot stays idle.
@@ -255,7 +246,8 @@ class Dispatcher:
         return True
 
     def _prepared(self, batch: Batch) -> Sent:
-        state, estimates = self._state, self._state.estimates
+        state, asking = self._state, self._state.asking_of(batch)
+        estimates = state.estimates_of(asking)
         number = self._call_number()
         salt = request_salt(self._salt_offset, number)
         entries = sum(item.record.input_tokens for item in batch.items)
@@ -268,7 +260,7 @@ class Dispatcher:
             number=number,
             batch=batch,
             static_tokens=estimates.static_tokens,
-            asking=state.asking,
+            asking=asking,
             ids=ids,
             user=user_message((id_, item.record.input) for id_, item in ids.items()),
             counted_input=estimates.counted_input(entries),

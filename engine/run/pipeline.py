@@ -84,6 +84,8 @@ class Pipeline:
         except* Exception as group:  # noqa: BLE001 - unwrapped and raised: the task group is an inner matter
             raise _first(group) from None
         finally:
+            if self._state.auditor is not None and (said := self._state.auditor.forms.sentence):
+                self.counters.notice(said)
             with anyio.CancelScope(shield=True):
                 await reader.close()
         if self._state.stopped is not None:

@@ -34,8 +34,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     :ivar asking: how it is asked.
     :ivar fallback: how it is asked when the endpoint ignores the keyed form; None for the compact one.
+    :ivar keyed: the form that may be tried where the labels hold the compact one back; None: only one form is used.
     """
 
     task: Task
     asking: Asking
     fallback: Asking | None = None
+    keyed: Asking | None = None

@@ -8,10 +8,12 @@ import time
 import anyio
 
 from engine.adapters.limits import Pacer
+from engine.decide.answer_form import AnswerForms
 from engine.decide.batch_size import Allowed, BatchSize, make_batch_size
 from engine.decide.brake import PROBES, Brake
 from engine.decide.estimates import TokenEstimates
 from engine.decide.latency_target import LatencyTarget
+from engine.decide.packing import Room
 from engine.decide.quality import QualityGuard
 from engine.decide.quality_evidence import can_be_judged
 from engine.decide.rate import Dimension
@@ -19,18 +21,18 @@ from engine.report.metrics import Counters
 from engine.run.audit import Auditor
 from engine.run.budget import Budget
 from engine.run.load import Load
-from engine.run.plan import Plan
+from engine.run.plan import Asking, Plan
 from engine.run.queue import WorkQueue
 from engine.run.signal import Signal
 from engine.vocabulary.config import RunConfig
-from engine.vocabulary.values import Item
+from engine.vocabulary.values import Batch, Item
 
 
 class RunState:
     """The state of one pipeline. Changed on the event loop only, never across an await that others could see half of.
 
     :ivar changed: notified whenever anything here changes that somebody may wait for.
-    :ivar asking: how requests are asked at present; the fallback once the keyed form turned out to be ignored.
+    :ivar fell_back: the keyed form, which the user chose, turned out to be ignored.
     :ivar load: the window and the rates that the endpoint bears.
     :ivar target: holds the latency of records, where the user wants that.
     :ivar held: records taken in and not yet given out.
@@ -44,7 +46,8 @@ class RunState:
         self, plan: Plan, config: RunConfig, *, counters: Counters, budget: Budget, worked_before: bool, live: bool
     ) -> None:
         self.plan = plan
-        self.asking = plan.asking
+        self.fell_back = False
+        self.auditor: Auditor | None = None
         self.config = config
         self.counters = counters
         self.budget = budget
@@ -58,9 +61,7 @@ class RunState:
         self.target: LatencyTarget | None = None
         if config.target_p95_s is not None:
             self.target = LatencyTarget(config.target_p95_s, most=config.packing.max_batch_size)
-        self.estimates = TokenEstimates(
-            static_tokens=plan.asking.static_tokens, prior_output_tokens=plan.asking.output_tokens
-        )
+        self._estimates: dict[str, TokenEstimates] = {}
         most_records = config.packing.batch_size or config.packing.max_batch_size
         self.brake = Brake(config.recovery, needs_batch=most_records > 1, worked_before=worked_before)
         self.auditor = self._make_auditor()
@@ -93,6 +94,13 @@ class RunState:
             judges=can_be_judged(self.plan.task),
             start=self.batch_size.settled_size,
         )
+        forms = AnswerForms(has_keyed=self.plan.keyed is not None, objective=config.objective)
+        keyed_guard = QualityGuard(
+            max_disagreement=config.quality.max_disagreement,
+            judges=can_be_judged(self.plan.task),
+            start=1,
+            on_trial=True,
+        )
         return Auditor(
             guard,
             self.batch_size,
@@ -102,7 +110,71 @@ class RunState:
             price=self.budget.price,
             asks=config.packing.batch_size is None and not self.live,
             records_total=lambda: self.counters.records_total,
+            records_left=self._records_left,
+            most_fitting=self._most_fitting,
+            forms=forms,
+            keyed_guard=keyed_guard if forms.has_keyed else None,
+            allowed=lambda: self.allowed,
         )
+
+    def _records_left(self) -> float | None:
+        """Records that are sure to be asked yet; those with an identical input are asked once."""
+        counters = self.counters
+        if counters.records_total is None:
+            return None
+        ended = counters.records_done - counters.records_stored
+        asked_share = 1.0 - counters.records_copied / max(1, ended)
+        return max(0.0, (counters.records_total - counters.records_done) * asked_share)
+
+    def _most_fitting(self, entry_tokens: float) -> int:
+        """Records of so many entry tokens that a request holds."""
+        most = self.config.packing.max_batch_size if self.target is None else self.target.most_records
+        room = self.room(most)
+        by_output = room.output_tokens / max(1.0, self.estimates.output_per_record)
+        return max(1, int(min(room.input_tokens / max(1.0, entry_tokens), by_output, most)))
+
+    def room(self, items: int) -> Room:
+        """What a request with so many records at the most may hold besides its static part.
+
+        One that takes much of a minute's tokens waits long for them: it stays small where that is possible. Where the
+        static prompt is most of it, smaller batches would only pay for it more often.
+        """
+        packing, estimates = self.config.packing, self.estimates
+        comfortable = self.pacer.comfortable_tokens - estimates.static_tokens - estimates.call_overhead
+        comfortable = max(comfortable, estimates.static_tokens) / estimates.input_ratio
+        return Room(
+            items=items,
+            input_tokens=int(min(estimates.entry_room(packing.max_input_tokens), comfortable)),
+            output_tokens=packing.max_output_tokens - estimates.call_overhead,
+        )
+
+    @property
+    def asking(self) -> Asking:
+        """How production asks at present."""
+        if self.auditor is not None and self.auditor.forms.form == "keyed" and self.plan.keyed is not None:
+            return self.plan.keyed
+        return self.plan.fallback if self.fell_back and self.plan.fallback is not None else self.plan.asking
+
+    def asking_of(self, batch: Batch) -> Asking:
+        """How a batch is asked: what is only compared has its own form."""
+        form = None if self.auditor is None else self.auditor.form_of(batch)
+        if form is None or self.plan.keyed is None:
+            return self.asking
+        return self.plan.keyed if form == "keyed" else self.plan.asking
+
+    @property
+    def estimates(self) -> TokenEstimates:
+        """Of what production asks."""
+        return self.estimates_of(self.asking)
+
+    def estimates_of(self, asking: Asking) -> TokenEstimates:
+        """Learned for each answer form apart."""
+        form = asking.prompt.form
+        if form not in self._estimates:
+            self._estimates[form] = TokenEstimates(
+                static_tokens=asking.static_tokens, prior_output_tokens=asking.output_tokens
+            )
+        return self._estimates[form]
 
     @property
     def size(self) -> int:

@@ -12,6 +12,8 @@ from engine.vocabulary.errors import ConfigError
 from engine.vocabulary.keywords import NamesKeywords
 
 AnswerForm = Literal["compact", "keyed"]
+FormChoice = Literal["auto", "compact", "keyed"]
+"""auto: compact, and keyed where the labels hold compact answers to small batches and keyed ones not."""
 Objective = Literal["records-per-second", "cost"]
 OnBadRecord = Literal["stop", "fail-record"]
 
@@ -197,7 +199,7 @@ class RunConfig(msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=Tr
     target_p95_s: float | None = None
     prices: Prices | None = None
     budget_usd: float | None = None
-    answer_form: AnswerForm = "compact"
+    answer_form: FormChoice = "auto"
     on_bad_record: OnBadRecord = "stop"
     retry_failed: bool = False
     seed: int = 0
