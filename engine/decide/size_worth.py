@@ -42,7 +42,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     :ivar first: it is the first send of its records, and not a re-ask, a half or a retry.
     :ivar size: records asked in this call.
     :ivar failed: records that were given up.
-    :ivar tokens: charged against tokens/min.
+    :ivar tokens: charged against tokens/min; `input_tokens` and `output_tokens` where these are limited apart.
     :ivar slot_s: seconds that it held its slot.
     :ivar cost: in dollars, or in any unit that is the same for all calls.
     """
@@ -55,6 +55,8 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     tokens: float
     slot_s: float
     cost: float
+    input_tokens: float = 0.0
+    output_tokens: float = 0.0
 
 
 class Allowed(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +67,8 @@ class Allowed(msgspec.Struct, frozen=True, kw_only=True):
 
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
+    input_tokens_per_minute: float | None = None
+    output_tokens_per_minute: float | None = None
     window: float = 1.0
 
 
@@ -134,7 +138,8 @@ class SlotTimes:
 
 
 _SUMS = (
-    "batches", "requests", "asked", "accepted", "tokens", "cost", "first_asked", "first_accepted",
+    "batches", "requests", "asked", "accepted", "tokens", "input_tokens", "output_tokens", "cost",
+    "first_asked", "first_accepted",
     "timed_batches", "timed_calls", "timed_asked", "timed_accepted", "slot_s",
 )  # fmt: skip
 
@@ -144,6 +149,7 @@ class Tried:
 
     def __init__(self) -> None:
         self.batches = self.requests = self.asked = self.accepted = self.tokens = self.cost = 0.0
+        self.input_tokens = self.output_tokens = 0.0
         self.first_asked = self.first_accepted = 0.0
         self.timed_batches = self.timed_calls = self.timed_asked = self.timed_accepted = self.slot_s = 0.0
         self.alarm = 0.0
@@ -165,6 +171,8 @@ class Tried:
         self.asked += work.size
         self.accepted += work.accepted
         self.tokens += work.tokens
+        self.input_tokens += work.input_tokens
+        self.output_tokens += work.output_tokens
         self.cost += work.cost
         if timed:
             self.timed_batches += work.first
@@ -213,6 +221,8 @@ class Tried:
         for binding, per_minute, used in (
             ("requests", allowed.requests_per_minute, self.requests),
             ("tokens", allowed.tokens_per_minute, self.tokens),
+            ("tokens", allowed.input_tokens_per_minute, self.input_tokens),
+            ("tokens", allowed.output_tokens_per_minute, self.output_tokens),
         ):
             if per_minute is not None:
                 rate = per_minute / 60.0 * valid / max(used, 1e-9)

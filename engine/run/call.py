@@ -278,6 +278,8 @@ class Caller:
             tokens=_charged(sent, outcome, usage),
             slot_s=(now - sent.sent_at_s) / slowdown,
             cost=state.budget.price(usage),
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
         )
 
     def _ends(self, sent: Sent, verdict: Verdict, now: float) -> list[Settled]:

@@ -207,6 +207,8 @@ class RunState:
         return Allowed(
             requests_per_minute=self.load.per_minute("requests"),
             tokens_per_minute=self.load.per_minute("tokens"),
+            input_tokens_per_minute=self.config.limits.input_tokens_per_minute,
+            output_tokens_per_minute=self.config.limits.output_tokens_per_minute,
             window=self.load.speed(self.window),
         )
 

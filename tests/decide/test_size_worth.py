@@ -90,3 +90,22 @@ def test_old_batches_fade() -> None:
     for count in range(1, 200):
         one.add(make_work(4, 1.0), timed=True)
         assert one.batches == pytest.approx(faded(count), abs=1e-6)
+
+
+def test_input_tokens_that_are_limited_apart_bind() -> None:
+    """Where an endpoint counts input by itself, what a size is worth is what its input allows."""
+    times, one = SlotTimes(), Tried()
+    for _ in range(10):
+        work = Work(
+            origin=4, first=True, size=4, accepted=4, tokens=300, slot_s=1.0, cost=1.0, input_tokens=200,
+            output_tokens=100,
+        )  # fmt: skip
+        one.add(work, timed=True)
+        times.observe(4, 1.0)
+    free = one.worth(Allowed(window=100), "records-per-second", times)
+    by_input = one.worth(Allowed(window=100, input_tokens_per_minute=6_000), "records-per-second", times)
+    by_output = one.worth(Allowed(window=100, output_tokens_per_minute=600), "records-per-second", times)
+    assert free.binding == "window"
+    assert by_input.binding == by_output.binding == "tokens"
+    assert by_input.rate == pytest.approx(100 / 50)
+    assert by_output.rate == pytest.approx(10 / 25)
