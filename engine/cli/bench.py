@@ -8,6 +8,7 @@ import platform
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from engine.bench.document import BENCH_VERSION, Bench, Planned
 from engine.bench.feed import Feed, bench_task, make_feed
 from engine.bench.figures import Limits as Allowed
 from engine.bench.knee import RULE
+from engine.bench.page.html import write_page
 from engine.bench.plan import AtMost
 from engine.bench.runner import Runner, Stopper
 from engine.bench.sweep import Sweep, Wishes
@@ -36,7 +38,7 @@ from engine.cli.options import Settings
 from engine.decide.pricing import cost_usd
 from engine.run.compose import fitted, open_workbench
 from engine.vocabulary.config import Endpoint, RunConfig
-from engine.vocabulary.errors import ConfigError
+from engine.vocabulary.errors import ConfigError, EngineError
 
 _EMBEDDED = "the embedded model"
 _PACKAGES = ("annotation-engine", "aiohttp", "anyio", "aiolimiter", "msgspec", "tiktoken")
@@ -135,6 +137,7 @@ def _told(document: Bench, output: Path) -> int:
         return STOPPED
     _write(output, document)
     print_bench(document, output)
+    _draw(output, document)
     return STOPPED if document.partial else ALL_ANNOTATED
 
 
@@ -260,15 +263,31 @@ def _document(
 
 
 def _write(output: Path, document: Bench) -> None:
-    """Write it whole. An earlier bench is somebody's measurement: it is kept as `NAME-1` and so on."""
-    if output.is_file():
-        numbers = (output.with_name(f"{output.stem}-{number}{output.suffix}") for number in range(1, 1_000_000))
-        output.rename(next(path for path in numbers if not path.exists()))
+    """Write it whole. An earlier bench is somebody's measurement: it is kept as `NAME-1` and so on, with its page."""
+    earlier = [path for path in (output, output.with_suffix(".html")) if path.is_file()]
+    if earlier:
+        number = next(number for number in count(1) if not any(_numbered(path, number).exists() for path in earlier))
+        for path in earlier:
+            path.rename(_numbered(path, number))
     try:
         with replacing(output) as stream:
             stream.write(msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
     except OSError as error:
         raise ConfigError(f"--output: {output} cannot be written: {error.strerror}") from None
+
+
+def _numbered(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.stem}-{number}{path.suffix}")
+
+
+def _draw(output: Path, document: Bench) -> None:
+    """Draw its page. The figures are written by now, so that a page which cannot be costs a message."""
+    if not output.is_file():  # a pipe or a device, beside which nothing belongs
+        return
+    try:
+        click.echo(f"drawn: {write_page(document, output)}")
+    except EngineError as error:
+        click.echo(f"annotate: {error}", err=True)
 
 
 def _say(text: str) -> None:

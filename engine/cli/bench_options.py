@@ -64,7 +64,7 @@ def _rates(context: click.Context, parameter: click.Parameter, value: str | None
 
 _OPTIONS: list[Callable[[Any], Any]] = [
     click.option("--output", "-o", default="bench.json", show_default=True, metavar="FILE",
-                 help="Every figure; an earlier file of the name is kept beside it."),
+                 help="Every figure, drawn in the .html beside it; earlier ones are kept."),
     click.option("--batch-sizes", callback=_numbers, metavar="N,N,...",
                  help="Inputs in one request.  [default: 1,4,16]"),
     click.option("--concurrency", callback=_numbers, metavar="N,N,...",
@@ -165,6 +165,8 @@ def _run_defaults() -> dict[str, Any]:
 def _check_output(output: Path) -> None:
     if output.is_dir():
         raise ConfigError(f"--output: {output} is a folder; name a file")
+    if output.suffix.lower() == ".html":
+        raise ConfigError(f"--output: {output} is where the page goes; name the file of figures: {output.stem}.json")
     if not output.parent.is_dir():
         raise ConfigError(f"--output: the folder {output.parent} does not exist; make it, or name another file")
     if not os.access(output.parent, os.W_OK | os.X_OK):

@@ -11,17 +11,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from engine.bench import sentences
 from engine.bench.document import Bench, ClosedPoint, OpenPoint
 from engine.bench.figures import Spread, Summary
-from engine.bench.knee import NEAR_BEST
 from engine.bench.plan import AtMost, Grid
 from engine.cli.console import one_line
 from engine.report import words
 
 _WIDTH = 160
 """Of the tables where nobody says how wide a line is: in a file or a pipe."""
-
-_LIMITS = {"window": "requests in flight", "rpm": "requests a minute", "tpm": "tokens a minute"}
 
 
 def print_plan(
@@ -166,33 +164,16 @@ def findings(document: Bench) -> Iterator[str]:
     """What it comes to, in sentences."""
     best = document.best
     if best is not None:
-        what = "records/s" if best.by == "records_per_s" else f"records/s within {document.target_p95_s:g} s"
-        yield (
-            f"best: {words.three_digits(best.value)} {what} with {best.batch_size} a request and "
-            f"{best.concurrency} in flight"
-        )
-    yield from _target(document)
+        yield f"best: {sentences.most(document, best)}"
+    if (kept := sentences.within_target(document)) is not None:
+        yield kept
     for knee in document.knees:
-        power = knee.power_concurrency
-        more = f"; most throughput / latency at {power}" if power not in (None, knee.concurrency) else ""
-        end = "; the most that was tried, so there may be more beyond" if knee.at_end else ""
-        yield (
-            f"knee (<) at {knee.batch_size} a request: {knee.concurrency} in flight, the fewest with "
-            f"{NEAR_BEST:.0%} of the best throughput{more}{end}"
-        )
-    bound = _bound(document.closed, document)
-    if bound:
-        yield bound
+        yield f"knee (<) at {knee.batch_size} a request: {sentences.of_knee(knee)}"
+    if (used := sentences.used_at_best(document)) is not None:
+        yield f"used there: {used}"
     if any(point.late for point in document.open):
         yield "some records were handed over late: this client could not keep the rate, and its delay is in the figures"
-    totals = document.totals
-    cost = "" if totals.usd is None else f", {words.usd(totals.usd)}"
-    cached = words.share(totals.cached_tokens, totals.input_tokens)
-    yield (
-        f"sent: {words.plural(totals.requests, 'request')}, {words.plural(totals.records_ok, 'valid record')}, "
-        f"{words.short_number(totals.input_tokens)} input tokens ({cached} cached), "
-        f"{words.short_number(totals.output_tokens)} output{cost}, in {words.duration(document.wall_s)}"
-    )
+    yield f"sent: {sentences.sent(document)}"
     planned = document.planned
     if planned.left_out:
         yield f"left out, to end within {words.duration(planned.time_s)}: {'; '.join(planned.left_out)}"
@@ -200,38 +181,6 @@ def findings(document: Bench) -> Iterator[str]:
         yield f"note: {one_line(note)}"
     if any(point.summary.short for point in document.closed):
         yield "~: too few requests ended for a steady window, so ramp-up and end are in the figure"
-
-
-def _target(document: Bench) -> Iterator[str]:
-    if document.target_p95_s is None:
-        return
-    within = [
-        point
-        for point in document.closed
-        if (p95 := point.summary.request_latency_s.get("p95")) and p95.median <= document.target_p95_s
-    ]
-    if not within:
-        yield f"no cell keeps the request p95 within {document.target_p95_s:g} s"
-        return
-    best = max(within, key=lambda point: point.summary.records_per_s.median if point.summary.records_per_s else 0.0)
-    yield (
-        f"within the target (request p95 <= {document.target_p95_s:g} s): {best.batch_size} a request, "
-        f"{best.concurrency} in flight, {_middle(best.summary.records_per_s)} records/s"
-    )
-
-
-def _bound(points: Sequence[ClosedPoint], document: Bench) -> str | None:
-    """Which limit the best cell ran into."""
-    best = document.best
-    if best is None:
-        return None
-    found = next(
-        point.summary
-        for point in points
-        if (point.batch_size, point.concurrency) == (best.batch_size, best.concurrency)
-    )
-    used = ", ".join(f"{_LIMITS[name]} {share.median:.0%}" for name, share in found.utilisation.items())
-    return f"used there: {used}" + (f"; what binds: {_LIMITS[found.bound]}" if found.bound else "")
 
 
 def _used(found: Summary) -> str:

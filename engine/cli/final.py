@@ -193,6 +193,8 @@ def _halves(values: Percentiles) -> str:
 def _all_runs(report: Report) -> list[str]:
     runs = report.all_runs
     spent = [] if runs.usd is None else [words.usd(runs.usd)]
+    if runs.unconfirmed_usd:
+        spent.append(f"up to {words.usd(runs.unconfirmed_usd)} more for requests without a reply")
     tokens = words.number(runs.input_tokens + runs.output_tokens)
     return [words.plural(runs.runs, "run"), words.plural(runs.requests, "request"), f"{tokens} tokens", *spent]
 

@@ -220,7 +220,9 @@ def check_key(settings: Settings) -> None:
     if any("authorization" in name.lower() or "key" in name.lower() for name in endpoint.headers):
         return
     ours, theirs = key_variables(endpoint.base_url)
-    raise ConfigError(f"{provider.name} wants a key and there is none: set it with: export {theirs}=... (or {ours}=...)")
+    raise ConfigError(
+        f"{provider.name} wants a key, and none is set in {ours} or {theirs}; set it with: export {theirs}=..."
+    )
 
 
 def _config(options: dict[str, Any]) -> RunConfig:

@@ -16,6 +16,7 @@ from engine.adapters.stored import (
     STORE_SUFFIX,
     AnswerFilter,
     StoredRun,
+    answer_counts,
     answered_keys,
     has_answers,
     left_behind,
@@ -69,6 +70,7 @@ def retry_command(
     path = store_path(store_or_output)
     with closing(read_store(path)) as store:
         run = _repeatable(store, path, store_or_output, input)
+        _check_kinds(store, run, kinds)
         keys = _keys(store, run, ids)
     failed = failed or options["retry_failed"]  # what `run` calls it
     if not (failed or kinds or keys) and batch_size_above is None:
@@ -97,6 +99,11 @@ def retry_command(
     return code
 
 
+for _option in retry_command.params:
+    if isinstance(_option, click.Option) and _option.name == "retry_failed":
+        _option.hidden = True  # taken for --failed, and no second filter to be read of
+
+
 def _repeatable(store: RunStore, path: Path, named: str, input: str | None) -> StoredRun:
     """The newest run that wrote the output named, else the newest of all, if it can be done again.
 
@@ -122,6 +129,15 @@ def _wrote(run: StoredRun, output: Path) -> bool:
     options = run.note.get("options")
     noted = options.get("output") if isinstance(options, dict) else None
     return isinstance(noted, str) and Path(noted).resolve() == output.resolve()
+
+
+def _check_kinds(store: RunStore, run: StoredRun, kinds: Sequence[str]) -> None:
+    """A kind that no record failed with is most likely misspelled: it would ask for nothing, without a word."""
+    known = [count.kind for count in answer_counts(store, run.settings_id) if count.kind is not None]
+    unknown = next((kind for kind in kinds if kind not in known), None)
+    if unknown is not None:
+        there = f"its failures are: {', '.join(known)}" if known else "no answer in it is a failure"
+        raise ConfigError(f"--kind {unknown}: no record in {store.path or 'the store'} failed so; {there}")
 
 
 def _keys(store: RunStore, run: StoredRun, ids: Sequence[str]) -> list[str]:

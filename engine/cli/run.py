@@ -17,12 +17,11 @@ from engine.adapters.files import FileSource, check_output_path, write_rows
 from engine.adapters.providers.known import KEY_VARIABLE, key_variables
 from engine.adapters.store import RunStore
 from engine.adapters.stored import STORE_SUFFIX, answered_beyond, left_behind, newest_input
-from engine.adapters.task_file import load_task
 from engine.cli.console import pasteable, silence_stdout
 from engine.cli.exits import ALL_ANNOTATED, SOME_FAILED, STOPPED
 from engine.cli.final import Places, print_final
 from engine.cli.interrupts import Interrupts
-from engine.cli.options import Settings, run_options, run_settings
+from engine.cli.options import Settings, check_key, run_options, run_settings
 from engine.cli.progress import make_progress
 from engine.cli.prompt import print_first_request
 from engine.cli.reporting import end_report
@@ -30,6 +29,7 @@ from engine.report.summary import HTML_NAME, JSON_NAME
 from engine.run.compose import Run, Workbench, open_workbench
 from engine.run.corpus import CorpusRun, WhenNoted
 from engine.run.export import write_newest
+from engine.run.tasks import load_task, source_for
 from engine.vocabulary.errors import ConfigError, EngineError, RunStopped, StoreError
 from engine.vocabulary.task import Task
 
@@ -75,7 +75,8 @@ def run_command(task: str, input: str, show_prompt: bool, **options: Any) -> int
     used. The same command again goes on where it stopped.
     """
     if show_prompt:
-        print_first_request(load_task(task), FileSource(input), run_settings(options), limit=options["limit"])
+        shown = load_task(task)
+        print_first_request(shown, source_for(shown, input), run_settings(options), limit=options["limit"])
         return ALL_ANNOTATED
     if options["output"] is None:
         raise click.UsageError("--output is missing; name the file to write, such as --output labels.jsonl")
@@ -87,28 +88,32 @@ def _warner(job: Job) -> WhenNoted:
     """Rows that leave the output with their records are told and not refused: the input may be cut down on purpose."""
 
     def warn(store: RunStore, run: Run) -> bool:
-        gone = left_behind(store, run.run_id) if job.source.rereadable and Path(job.output).is_file() else 0
-        if gone:
-            said = "1 record that is done is" if gone == 1 else f"{gone:,} records that are done are"
-            click.echo(
-                f"annotate: {said} not in this input any more and will not be in {job.output}; the answers stay in "
-                "the store",
-                err=True,
-            )
+        if job.source.rereadable:  # what a stream lacks is known at its end
+            _tell_left_behind(job, left_behind(store, run.run_id), "this input any more")
         return True
 
     return warn
+
+
+def _tell_left_behind(job: Job, gone: int, where: str) -> None:
+    """:param gone: records of the input before, which have ended; without an output there is nothing to leave."""
+    if gone and Path(job.output).is_file():
+        said = "1 record that is done is" if gone == 1 else f"{gone:,} records that are done are"
+        click.echo(
+            f"annotate: {said} not in {where} and will not be in {job.output}; the answers stay in the store", err=True
+        )
 
 
 def make_job(task: str, input: str, options: dict[str, Any], *, again: str) -> Job:
     """Check everything that can be checked before a model is started or a request is sent.
 
     :param options: of `run_options`; the output is not None.
-    :raises ConfigError: a file is missing, not writable, or named twice.
+    :raises ConfigError: a file is missing, not writable, or named twice; a provider's key is missing.
     """
     settings = run_settings(options)
+    check_key(settings)
     loaded = load_task(task)
-    source = FileSource(input)
+    source = source_for(loaded, input)
     output = options["output"]
     check_output_path(output, source=input)
     store = options["store"] or (None if output == _STANDARD_STREAM else f"{output}{STORE_SUFFIX}")
@@ -227,6 +232,8 @@ async def _annotate(job: Job, interrupts: Interrupts) -> int:
             except Exception:  # a bug; what is paid for is written all the same
                 await _write_output(bench, corpus, job, interrupts)
                 raise
+            came = "this stream" if stopped is None else "what came before the stop"
+            _tell_left_behind(job, corpus.left_behind, came)
             is_written = await _write_output(bench, corpus, job, interrupts)
             code = await _finish(bench, corpus, job, stopped, time.monotonic() - started)
             return code if is_written else STOPPED
@@ -379,6 +386,10 @@ def _ways_on(job: Job, stopped: RunStopped) -> list[str]:
         lines.append(f"Set the right one with: export {KEY_VARIABLE}=...")
     if job.store is None:
         lines.append("Nothing was kept, because the output is standard output; --store FILE would keep the answers.")
+    elif job.ask_again is not None and stopped.kind == "brake":  # they may be just the records that always fail
+        failed = pasteable(["show", job.store, "--failed"])
+        lines.append(f"What failed before failed again, and the same command may well end so too. See: {failed}")
+        lines.append(f"Every answer is kept. With the cause mended, ask again with: {job.again}")
     else:
         lines.append(f"Every answer is kept. Go on with the same command: {job.again}")
     return lines

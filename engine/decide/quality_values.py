@@ -96,7 +96,7 @@ class Spending(msgspec.Struct, frozen=True, kw_only=True):
     :ivar audit_cost: of audits, and what anchors cost beyond their share of a batch; in any unit.
     :ivar cost_at_one: what the records would cost one a request, in the same unit.
     :ivar audit_requests: of audits, and those that anchors took beyond what batches would have.
-    :ivar requests: those sent, and the fewest that the rest of the input takes.
+    :ivar requests: those sent, and those that the rest of the input takes at the size in use.
     """
 
     audit_cost: float

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -13,8 +14,21 @@ from engine.vocabulary.task import Task
 from engine.vocabulary.values import BadRecord, Input, RawRecord, Record, RecordId
 
 DEFAULT_ID = "id"
+_CHOOSE = 'choose the fields to be sent without it: input = ["..."] in the task'
 _OTHER_ID = 'mend it, or name a field that identifies every record: id = "..." in the task'
 _encode = msgspec.json.Encoder(order="sorted").encode
+
+
+def used_fields(task: Task, names: Sequence[str]) -> Sequence[str]:
+    """Those of a source's fields that a task looks at: what it sends, and the id.
+
+    All of them where it does not choose, and where one that it names is missing: the message then lists what there is.
+    """
+    if task.input is None:
+        return names
+    named = {*task.input} if task.id is None else {*task.input, task.id}
+    wanted = named | {task.id or DEFAULT_ID}
+    return [name for name in names if name in wanted] if named.issubset(names) else names
 
 
 class _Unusable(ValueError):
@@ -85,12 +99,12 @@ class RecordReader:
                 raise _Unusable("it has no field besides the id, so there is nothing to ask about")
         for name in names:
             if name in raw.unreadable:
-                raise _Unusable(
-                    f"field '{name}' holds {raw.unreadable[name]}; choose the fields to be sent without it: "
-                    'input = ["..."] in the task'
-                )
+                raise _Unusable(f"field '{name}' holds {raw.unreadable[name]}; {_CHOOSE}")
             if name not in data:
                 raise _Unusable(_missing(f"field '{name}'", name, data))
+            lacking = _not_in_json(data[name])
+            if lacking is not None:
+                raise _Unusable(f"field '{name}' holds {lacking}, or {_CHOOSE}")
         if len(names) > 1:
             return {name: data[name] for name in names}
         return _as_text(data[names[0]])
@@ -106,6 +120,30 @@ def _checked_id(id_: Any, field: str) -> RecordId:
     if isinstance(id_, float) and not math.isfinite(id_):  # JSON has no word for it: it would be put out as null
         raise _Unusable(f"the id in '{field}' is {id_}, which is no number")
     return id_
+
+
+def _not_in_json(value: Any) -> str | None:
+    """What JSON has no word for, with the remedy: the encoder would make base64 of bytes and null of nan and inf."""
+    if value is None or isinstance(value, str | int):
+        return None
+    if isinstance(value, float):
+        return None if math.isfinite(value) else f"{value}, which is no number to JSON; give None or a finite number"
+    if isinstance(value, bytes | bytearray | memoryview):
+        return "bytes, which JSON does not have; decode them to a text"
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list | tuple | set | frozenset):
+        return _not_encoded(value)
+    return next((lacking for item in value if (lacking := _not_in_json(item)) is not None), None)
+
+
+def _not_encoded(value: Any) -> str | None:
+    """Dates, decimals and others have a form in JSON; the rest should be told with its field."""
+    try:
+        _encode(value)
+    except (msgspec.MsgspecError, TypeError, ValueError):
+        return f"a value of type {type(value).__name__}, which JSON does not have; make it a text or a number"
+    return None
 
 
 def _as_text(value: Any) -> str:

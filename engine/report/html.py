@@ -19,7 +19,7 @@ from engine.report.document import Report
 
 def render(report: Report) -> str:
     """The page."""
-    return _template().render(
+    return template("report.html.jinja").render(
         report=report,
         headline=sentences.headline(report),
         pace=sentences.pace(report),
@@ -38,9 +38,13 @@ def shown(value: Any) -> Markup:
     return Markup("<bdi>{}</bdi>").format(inner)
 
 
-def _template() -> jinja2.Template:
+def template(name: str, package: str = "engine.report") -> jinja2.Template:
+    """A template in the look of the report: its style, its parts, its filters.
+
+    :param package: whose `templates` hold it; those of the report are there as well.
+    """
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("engine.report"),
+        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(of) for of in dict.fromkeys((package, "engine.report"))]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -61,4 +65,4 @@ def _template() -> jinja2.Template:
         "cause": sentences.cause,
         "failure": sentences.failure,
     }
-    return environment.get_template("report.html.jinja")
+    return environment.get_template(name)

@@ -17,6 +17,8 @@ import msgspec
 
 from engine.adapters.files.atomic import replacing
 from engine.adapters.store import RunStore
+from engine.decide.pricing import cost_usd
+from engine.report import words
 from engine.report.document import (
     REPORT_VERSION,
     BatchSize,
@@ -45,6 +47,12 @@ JSON_NAME = "report.json"
 HTML_NAME = "report.html"
 
 _BOUND_SHARE = 0.1  # of the time that requests were held, below which a limit did not shape the run
+# Lost by runs that were killed, since the last one that ended and could tell of them.
+_LOST = """
+SELECT count(*), total(unconfirmed_input), total(unconfirmed_output) FROM calls
+WHERE outcome = 'killed' AND run_id IN (SELECT id FROM runs WHERE settings_id = ?1 AND id < ?2 AND id > (
+    SELECT coalesce(max(id), 0) FROM runs WHERE settings_id = ?1 AND id < ?2 AND status <> 'killed'))
+"""
 _CAUSES = {"requests": "rpm", "tokens": "tpm", "window": "window", "pause": "pause"}
 
 
@@ -100,7 +108,14 @@ def make_report(
         quality=_quality(counters),
         over_time=ledger.over_time(span_s),
         all_runs=ledger.all_runs(prices),
-        notices=[_clean(notice) for notice in (*counters.notices, *unconfirmed_notices(counters))],
+        notices=[
+            _clean(notice)
+            for notice in (
+                *counters.notices,
+                *unconfirmed_notices(counters),
+                *_lost_notices(ledger, settings_id, prices),
+            )
+        ],
         seed=config.seed,
         settings=msgspec.to_builtins(config),
         versions={"annotation-engine": version("annotation-engine"), "python": platform.python_version()},
@@ -108,6 +123,23 @@ def make_report(
         rate=rate_use(counters),
         series=_series(counters, ledger, span_s),
     )
+
+
+def _lost_notices(ledger: Ledger, settings_id: int, prices: Prices | None) -> list[str]:
+    """A process that is killed cannot say what it left: the run that goes on says it."""
+    requests, input_, output = map(int, ledger.query(_LOST, (settings_id, ledger.run_id))[0])
+    if not requests:
+        return []
+    money = ""
+    if prices is not None:
+        usd = cost_usd(prices, input_tokens=input_, cached_tokens=0, output_tokens=output)
+        money = f", {words.usd(usd)},"
+    were = "was" if requests == 1 else "were"
+    return [
+        f"{words.plural(requests, 'request')} {were} in flight when the run before this one was killed: the endpoint "
+        f"may bill up to {input_ + output:,} tokens{money} for {'it' if requests == 1 else 'them'}, which are in no "
+        "sum here; a budget counts them"
+    ]
 
 
 def write_report(folder: str | Path, report: Report) -> Path:

@@ -10,6 +10,7 @@ import msgspec
 from engine.adapters.files import FileSource
 from engine.adapters.stored import StoredRun
 from engine.decide.records import RecordReader
+from engine.run.tasks import source_for
 from engine.vocabulary.errors import EngineError
 from engine.vocabulary.task import Task
 from engine.vocabulary.values import Input, Record
@@ -38,7 +39,7 @@ def reread(run: StoredRun | None, store: Path, wanted: Collection[RecordMark]) -
     if not places:
         return Reread(inputs={}, missing=f"not available: {path} is no longer there")
     try:
-        found = _found(FileSource(str(places[0])), run.task, set(wanted))
+        found = _found(source_for(run.task, str(places[0])), run.task, set(wanted))
     except EngineError as error:
         return Reread(inputs={}, missing=f"not available: {error}")
     return Reread(inputs=found, missing=f"not in {places[0]} any more: the file changed since")

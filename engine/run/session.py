@@ -18,6 +18,7 @@ import anyio.abc
 
 from engine.report.metrics import Counters
 from engine.run.compose import Run, Workbench, open_workbench, task_key
+from engine.run.frames import frame_rows, is_frame
 from engine.run.intake import Inputs
 from engine.run.journal import RunSync, at_once, in_thread
 from engine.run.pipeline import Pipeline
@@ -384,11 +385,7 @@ def _rows(records: Any) -> Iterator[Any]:
     """Rows of a data frame (polars, pandas), or the records as they are."""
     if isinstance(records, str | Mapping):
         return iter((records,))
-    if hasattr(records, "to_dicts"):
-        records = records.to_dicts()
-    elif hasattr(records, "to_dict") and hasattr(records, "columns"):
-        records = records.to_dict("records")
-    rows: Iterator[Any] = iter(records)
+    rows: Iterator[Any] = frame_rows(records) if is_frame(records) else iter(records)
     return rows
 
 

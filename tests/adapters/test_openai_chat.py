@@ -396,6 +396,69 @@ async def test_a_bad_record_does_not_cost_a_proven_format() -> None:
     assert {format_of(request.document) for request in transport.requests} == {"json_schema"}
 
 
+def refuses_content(marker: str) -> Callable[[Mapping[str, Any]], Outcome | None]:
+    """Another 400 without a reason, of what stands in the input."""
+    return lambda document: (
+        error_reply(400, "Bad Request", delay_s=1.0) if marker in document["messages"][1]["content"] else None
+    )
+
+
+async def ask_for(chat: OpenAIChat, user: str) -> Completion | Fault:
+    for _ in range(20):
+        outcome = await chat.complete(user=user, max_output_tokens=50)
+        if not isinstance(outcome, Fault) or outcome.kind is not FaultKind.UNSUPPORTED:
+            return outcome
+    raise AssertionError("20 times UNSUPPORTED")
+
+
+@pytest.mark.parametrize("bad_first", [1, 2, 4])
+@on_virtual_time
+async def test_a_bad_record_at_the_start_does_not_cost_the_format(bad_first: int) -> None:
+    """Leaving the format out has to help: a batch that is refused without it as well was not refused for it."""
+    transport = picky(refuses_content("BAD"))
+    chat = make_chat(transport)
+    for _ in range(bad_first):
+        outcome = await ask_for(chat, "BAD")
+        assert isinstance(outcome, Fault)
+        assert outcome.kind is FaultKind.REJECTED
+    assert isinstance(await ask_for(chat, "good"), Completion)
+    assert format_of(transport.requests[-1].document) == "json_schema"
+    assert len(transport.requests) == bad_first + 2 * min(bad_first, 2) + 1
+
+
+@pytest.mark.parametrize("good_first", [False, True])
+@on_virtual_time
+async def test_a_bad_record_beside_a_good_one_does_not_cost_the_format(good_first: bool) -> None:
+    """Two probes at once: the good one had the format and worked, whichever of them ends first."""
+
+    def refuse(document: Mapping[str, Any]) -> Outcome | None:
+        if "BAD" in document["messages"][1]["content"]:
+            return error_reply(400, "Bad Request", delay_s=1.5 if good_first else 0.4)
+        return None
+
+    transport = picky(refuse)
+    chat = make_chat(transport)
+    async with anyio.create_task_group() as tasks:
+        for user in ("BAD", "good"):
+            tasks.start_soon(ask_for, chat, user)
+    assert isinstance(await ask_for(chat, "good"), Completion)
+    assert format_of(transport.requests[-1].document) == "json_schema"
+
+
+@on_virtual_time
+async def test_a_format_and_a_record_refused_without_a_reason_are_told_apart() -> None:
+    """The first batch is bad in any format, and the endpoint takes json_object only: the second finds that out."""
+    bad, schema = refuses_content("BAD"), refuses_formats("json_schema", explained=False)
+    transport = picky(lambda document: bad(document) or schema(document))
+    chat = make_chat(transport)
+    assert isinstance(await ask_for(chat, "BAD"), Fault)
+    assert isinstance(await ask_for(chat, "good"), Completion)
+    assert isinstance(await ask_for(chat, "BAD"), Fault)
+    assert isinstance(await ask_for(chat, "good"), Completion)
+    formats = [format_of(request.document) for request in transport.requests]
+    assert formats == ["json_schema", "json_object", None, "json_schema", "json_object", "json_object", "json_object"]
+
+
 @on_virtual_time
 async def test_prompts_on_one_endpoint_share_what_was_found_out() -> None:
     """What one prompt found out, another does not ask again; one without a schema spoils nothing for the others."""

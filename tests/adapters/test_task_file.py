@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.adapters.task_file import load_task
+from engine.run.tasks import load_task as load_checked
 from engine.vocabulary.errors import ConfigError
 from engine.vocabulary.task import Example
 
@@ -108,6 +109,27 @@ def test_a_bad_example_names_its_line(tmp_path: Path, lines: bytes, said: str) -
     """The file and the line as an editor counts them."""
     with pytest.raises(ConfigError, match=f"examples\\.jsonl, {said}"):
         load_task(write(tmp_path, TASK, lines))
+
+
+@pytest.mark.parametrize(
+    ("task", "line", "said"),
+    [
+        (TASK, '{"input":"1","output":"c"}', "'c' is not one of the labels"),
+        (TASK + 'input = ["x"]\n', '{"input":{"x":"1"},"output":"a"}', "its input is a table"),
+        (TASK + 'input = ["x", "y"]\n', '{"input":"1","output":"a"}', "its input should have the fields"),
+    ],
+    ids=["output", "table", "text"],
+)
+def test_an_example_that_the_task_does_not_allow_names_its_line(
+    tmp_path: Path, task: str, line: str, said: str
+) -> None:
+    """It is good JSON, and would teach errors: of a file, its line is named; in the task, the task file."""
+    right = '{"input":%s,"output":"b"}' % ('{"x":"1","y":"2"}' if '"y"' in task else '"1"')
+    with pytest.raises(ConfigError, match=f"examples\\.jsonl, line 4: {said}"):
+        load_checked(write(tmp_path, task, f"{right}\n\n{right}\n{line}\n{right}\n"))
+    inline = '[[examples]]\ninput = "0"\noutput = "c"\n'
+    with pytest.raises(ConfigError, match="task\\.toml: example 1: 'c' is not"):
+        load_checked(write(tmp_path, TASK + inline))
 
 
 def test_a_missing_examples_file_is_said(tmp_path: Path) -> None:

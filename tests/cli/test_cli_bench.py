@@ -41,16 +41,36 @@ def test_a_bench_prints_the_curve_and_writes_every_figure(tmp_path: Path) -> Non
         assert words in done.stdout
     assert document["planned"]["at_most"]["requests"] >= requests
     assert "at most" in done.stderr
+    page = tmp_path / "bench.html"
+    assert f"drawn: {page}" in done.stdout
+    drawn = page.read_bytes()
+    page.unlink()
+    again = command("report", tmp_path)
+    assert (again.exit_code, again.stdout.strip()) == (0, str(page))
+    assert page.read_bytes() == drawn
+
+
+def test_a_page_that_cannot_be_written_costs_a_message(tmp_path: Path) -> None:
+    """The figures are what was paid for: they are there, and the exit code is theirs."""
+    (tmp_path / "bench.html").mkdir()
+    small = ["--batch-sizes", "1", "--concurrency", "2", "--requests", "8", "--repeats", "1", "--no-open-loop"]
+    with served(delay_s=0.0) as (base_url, _):
+        done = bench(tmp_path, base_url, *small)
+    assert done.exit_code == 0, done.output
+    assert "bench.html cannot be written" in done.stderr
+    assert json.loads((tmp_path / "bench.json").read_text())["closed"]
 
 
 def test_an_earlier_bench_is_kept(tmp_path: Path) -> None:
-    """A second bench of the same name stands beside the first, not over it."""
+    """A second bench of the same name stands beside the first, not over it, and so does its page."""
     small = ["--batch-sizes", "1", "--concurrency", "2", "--requests", "8", "--repeats", "1", "--no-open-loop"]
     with served(delay_s=0.0) as (base_url, _):
         assert bench(tmp_path, base_url, *small, "--seed", "1").exit_code == 0
         assert bench(tmp_path, base_url, *small, "--seed", "2").exit_code == 0
     assert json.loads((tmp_path / "bench.json").read_text())["seed"] == 2
     assert json.loads((tmp_path / "bench-1.json").read_text())["seed"] == 1
+    assert "Seed</th><td><bdi>2<" in (tmp_path / "bench.html").read_text()
+    assert "Seed</th><td><bdi>1<" in (tmp_path / "bench-1.html").read_text()
 
 
 def test_a_dry_run_says_what_would_be_sent_and_sends_nothing(tmp_path: Path) -> None:
@@ -76,6 +96,7 @@ def test_a_dry_run_says_what_would_be_sent_and_sends_nothing(tmp_path: Path) -> 
         (["--target-p95-s", "nan"], "is not a finite number"),
         (["--minutes", "inf"], "is not a finite number"),
         (["--output", "/nowhere/bench.json"], "does not exist"),
+        (["--output", "sweep.html"], "name the file of figures: sweep.json"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_the_option(tmp_path: Path, words: list[str], said: str) -> None:

@@ -7,9 +7,10 @@ from typing import Any
 
 import click
 import pytest
+from cli_support import command, make_files
 
 from engine.adapters.providers.known import PROVIDERS, find_key, provider_at
-from engine.cli.options import Settings, run_options, run_settings
+from engine.cli.options import Settings, check_key, run_options, run_settings
 from engine.vocabulary.errors import ConfigError
 
 
@@ -86,6 +87,33 @@ def test_provider_is_found_by_its_host() -> None:
     assert found is not None
     assert found.name == "openai"
     assert provider_at("https://api.openai.com@evil.example/v1") is None
+
+
+@pytest.mark.parametrize("name", PROVIDERS)
+def test_a_provider_without_a_key_is_refused_before_anything_is_opened(name: str, tmp_path: Path) -> None:
+    """By name or by address: the variable is named, and nothing is made. To look at a prompt needs none."""
+    files, out = make_files(tmp_path), tmp_path / "out.jsonl"
+    for whom in (["--provider", name], ["--base-url", PROVIDERS[name].base_url]):
+        refused = command("run", *files, *whom, "--model", "m", "--output", out)
+        assert refused.exit_code == 2
+        assert f"export {PROVIDERS[name].key_variable}=" in refused.stderr
+        assert list(tmp_path.glob("out*")) == []
+        assert command("run", *files, *whom, "--model", "m", "--show-prompt").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--base-url", "http://localhost:8000/v1"],
+        ["--base-url", "https://llm.example/v1"],
+        ["--provider", "openai", "--base-url", "http://127.0.0.1:9/v1"],
+        ["--provider", "openai", "--header", "authorization=Bearer sk"],
+        ["--provider", "gemini", "--header", "x-goog-api-key=sk"],
+    ],
+)
+def test_no_key_is_asked_for_elsewhere(words: list[str]) -> None:
+    """Local servers want none, and a header may hold one."""
+    check_key(settings_of(*words, "--model", "m"))
 
 
 def test_a_key_that_no_header_can_carry_is_told_and_not_shown() -> None:

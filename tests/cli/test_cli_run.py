@@ -10,8 +10,10 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from cli_support import command, ended, make_files, rows_of, served, start_command, wait_until
+from cli_support import TASK, command, ended, make_files, rows_of, served, start_command, wait_until
 
 from engine.adapters.store import RunStore
 from engine.vocabulary.errors import EngineError, StoreError
@@ -141,6 +143,24 @@ def test_bad_lines_are_told_before_anything_is_sent(tmp_path: Path) -> None:
         assert "line 14" in result.stderr
         assert "Traceback" not in result.stderr
         assert (out.read_text(), endpoint.ledger.requests) == before
+
+
+def test_columns_that_the_task_does_not_use_are_not_read(tmp_path: Path) -> None:
+    """A column that cannot be unpacked beside the text: the run, and later the text in `show`, do without it."""
+    table = pa.table({"id": ["a", "b"], "picture": [b"picture" * 400] * 2, "text": ["one", "two"]})
+    task, data, out = tmp_path / "task.toml", tmp_path / "in.parquet", tmp_path / "out.jsonl"
+    task.write_text(TASK + 'input = ["text"]\n')
+    pq.write_table(table, data, compression="snappy", use_dictionary=False)
+    chunk = pq.read_metadata(data).row_group(0).column(1)
+    with data.open("r+b") as file:
+        file.seek(chunk.data_page_offset + chunk.total_compressed_size - 20)
+        file.write(b"\xff" * 20)
+    with served() as (url, _):
+        whom = ["--base-url", url, "--model", "m", "--output", out]
+        assert command("run", task, data, *whom).exit_code == 0
+        assert "damaged" in command("run", make_files(tmp_path)[0], data, *whom, "--show-prompt").stderr
+    assert [row["id"] for row in rows_of(out)] == ["a", "b"]
+    assert "two" in command("show", out, "b").stdout
 
 
 def test_another_task_is_refused_and_the_output_kept(tmp_path: Path) -> None:

@@ -320,8 +320,6 @@ def test_retry_by_id_and_by_kind(tmp_path: Path) -> None:
         out = run_poisoned(tmp_path, url)
     kind = next(row["error"]["kind"] for row in rows_of(out) if row["error"])
     with served() as (url, endpoint):
-        assert command("retry", out, "--id", "r3", "--kind", "no-such-kind", "--base-url", url).exit_code == 0
-        assert endpoint.ledger.requests == 0
         assert command("retry", out, "--id", "r3", "--kind", kind, "--base-url", url).exit_code == 3
         assert sum(endpoint.ledger.sends.values()) == 1
         assert command("retry", out, "--id", "r5", "--kind", kind, "--base-url", url).exit_code == 0
@@ -331,6 +329,20 @@ def test_retry_by_id_and_by_kind(tmp_path: Path) -> None:
         assert "r99" in unknown.stderr
         assert command("retry", out, "--kind", kind, "--base-url", url).exit_code == 0
     assert all(row["error"] is None for row in rows_of(out))
+
+
+def test_retry_of_a_kind_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
+    """A misspelled kind asks for nothing: it is refused with the kinds that are there; help shows no second filter."""
+    with served(poison_marker="POISON") as (url, endpoint):
+        out = run_poisoned(tmp_path, url)
+        (kind,) = {row["error"]["kind"] for row in rows_of(out) if row["error"]}
+        sent = endpoint.ledger.requests
+        refused = command("retry", out, "--kind", kind, "--kind", f"{kind}s")
+        assert refused.exit_code == 2
+        assert f"--kind {kind}s: no record" in refused.stderr
+        assert refused.stderr.endswith(f"its failures are: {kind}\n")
+        assert endpoint.ledger.requests == sent
+    assert "--retry-failed" not in command("retry", "--help").stdout
 
 
 def test_retry_asks_for_the_text_that_is_read_now(tmp_path: Path) -> None:
@@ -452,6 +464,30 @@ def test_rows_that_leave_the_output_are_told(tmp_path: Path) -> None:
         assert (rows_of(out), endpoint.ledger.requests) == (rows, sent)
 
 
+@pytest.mark.parametrize("lines", [0, 3])
+def test_rows_that_leave_the_output_with_a_stream_are_told(tmp_path: Path, lines: int) -> None:
+    """A stream that is empty or cut down shortens the output as such a file does, and says so; whole, it costs nothing.
+
+    What came is known at its end only, so that is when it is told: also where a bad line stops it.
+    """
+    with served() as (url, endpoint):
+        out = run_poisoned(tmp_path, url)
+        rows, sent = rows_of(out), endpoint.ledger.requests
+        whole = (tmp_path / "in.jsonl").read_text()
+        part = "".join(whole.splitlines(keepends=True)[:lines])
+        words = ["run", tmp_path / "task.toml", "-", "--base-url", url, "--model", "m", "--output", out]
+        told = command(*words, stdin=part)
+        assert told.exit_code == 0, told.output
+        assert f"{12 - lines} records that are done are not in this stream and will not be in {out}" in told.stderr
+        assert len(rows_of(out)) == lines
+        again = command(*words, stdin=whole)
+        assert "not in this stream" not in again.stderr
+        assert (rows_of(out), endpoint.ledger.requests) == (rows, sent)
+        stopped = command(*words, stdin=part + "broken\n")
+        assert stopped.exit_code == 4
+        assert f"{12 - lines} records that are done are not in what came before the stop" in stopped.stderr
+
+
 def test_retry_says_what_moved(tmp_path: Path) -> None:
     """Task or input are gone: the option that says where they are is named. An output moves with its store."""
     with served(poison_marker="POISON") as (url, _):
@@ -493,6 +529,22 @@ def test_a_retry_that_fails_names_the_retry(tmp_path: Path) -> None:
     assert result.exit_code == 3
     assert f"Ask again for what failed: annotate retry {out}.store.sqlite" in result.stderr
     assert "--retry-failed" not in result.stderr
+
+
+def test_a_retry_of_hopeless_records_does_not_promise_to_go_on(tmp_path: Path) -> None:
+    """Where all that is left always fails, the brake ends the retry: the way on is to look why, not the same again."""
+    with served(poison_marker="POISON") as (url, _):
+        out = tmp_path / "out.jsonl"
+        files = make_files(tmp_path, 60, text=lambda number: f"text {number}{' POISON' * (number % 2)}")
+        options = ["--batch-size", "4", "--max-failed", "1"]
+        assert command("run", *files, "--base-url", url, "--model", "m", "--output", out, *options).exit_code == 3
+        result = command("retry", out)
+    assert result.exit_code == 4
+    assert "stopped (brake)" in result.stderr
+    assert "Go on with the same command" not in result.stderr
+    assert f"See: annotate show {out}.store.sqlite --failed" in result.stderr
+    assert f"With the cause mended, ask again with: annotate retry {out}" in result.stderr
+    assert len([row for row in rows_of(out) if row["error"] is None]) == 30
 
 
 def test_retry_asks_for_headers_once_more(tmp_path: Path) -> None:

@@ -59,6 +59,16 @@ def test_the_end_names_every_figure_and_place(tmp_path: Path) -> None:
     assert text.endswith("the same command with --retry-failed")
 
 
+def test_all_runs_may_have_cost_more_than_was_stated(tmp_path: Path) -> None:
+    """What requests without a reply may be billed for is said beside the sum over all runs, as a budget counts it."""
+    report = make_final(tmp_path)
+    spent = msgspec.structs.replace(report.all_runs, runs=2, requests=1_000, usd=0.5, unconfirmed_usd=0.25)
+    text = said_by(msgspec.structs.replace(report, all_runs=spent))
+    assert "$0.5000 · up to $0.2500 more for requests without a reply" in text
+    certain = msgspec.structs.replace(spent, unconfirmed_usd=0.0)
+    assert "more for requests" not in said_by(msgspec.structs.replace(report, all_runs=certain))
+
+
 def test_what_cannot_be_read_is_not_to_be_retried(tmp_path: Path) -> None:
     """Asking again mends no broken line: the input is what has to be mended, and only then does anything come of it."""
     report = make_final(tmp_path)

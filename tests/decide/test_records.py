@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import random
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.decide.records import RecordReader, id_key
+from engine.decide.records import RecordReader, id_key, used_fields
 from engine.vocabulary.task import Task
 from engine.vocabulary.values import BadRecord, RawRecord, Record
 
@@ -95,6 +97,30 @@ def test_the_task_chooses_id_and_fields() -> None:
 
 
 @pytest.mark.parametrize(
+    ("task", "names", "used"),
+    [
+        ({}, ["id", "a", "b"], ["id", "a", "b"]),
+        ({"input": ["b"]}, ["id", "a", "b"], ["id", "b"]),
+        ({"input": ["b"]}, ["a", "b"], ["b"]),
+        ({"input": ["b"], "id": "a"}, ["id", "a", "b"], ["a", "b"]),
+        ({"input": ["b", "c"]}, ["id", "a", "b"], ["id", "a", "b"]),
+        ({"input": ["b"], "id": "k"}, ["id", "a", "b"], ["id", "a", "b"]),
+    ],
+)
+def test_a_task_uses_what_it_names(task: dict[str, Any], names: list[str], used: list[str]) -> None:
+    """Its input and the id; everything where nothing is chosen, or where a name is missing and told with what is there.
+
+    The records are the same, whichever of the two were read.
+    """
+    settings = Task(instructions="Judge it.", labels=["a"], **task)
+    assert list(used_fields(settings, names)) == used
+    data = {name: f"{name}!" for name in names}
+    assert RecordReader(settings).read(raw({name: data[name] for name in used})) == RecordReader(settings).read(
+        raw(data)
+    )
+
+
+@pytest.mark.parametrize(
     ("value", "text"),
     [("plain", "plain"), ("", ""), (None, ""), (3, "3"), (True, "true"), ([1, "ü"], '[1,"ü"]'), ({"b": 1}, '{"b":1}')],
 )
@@ -122,6 +148,40 @@ def test_a_missing_field_names_the_nearest() -> None:
 def test_what_json_cannot_hold_makes_a_bad_record(value: Any) -> None:
     """A value from a program that cannot be sent is that record's failure, and not the run's."""
     assert bad(make_reader(), {"id": "a", "x": value, "y": "z"}).id == "a"
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (b"x", "holds bytes, which JSON does not have; decode them to a text"),
+        (bytearray(b"x"), "holds bytes"),
+        (memoryview(b"x"), "holds bytes"),
+        ([{"deep": (b"x",)}], "holds bytes"),
+        (float("nan"), "holds nan, which is no number to JSON; give None or a finite number"),
+        (float("-inf"), "holds -inf"),
+        ({"deep": [1, float("inf")]}, "holds inf"),
+        (object(), "holds a value of type object, which JSON does not have"),
+    ],
+    ids=repr,
+)
+def test_what_json_has_no_word_for_is_told_with_its_field(value: Any, said: str) -> None:
+    """The encoder would send base64 and null, which nobody meant: field and remedy are named; unused, it may be."""
+    for reader in (make_reader(), make_reader(input=["x"])):
+        record = bad(reader, {"id": "a", "x": value, "y": "z"})
+        assert record.id == "a"
+        assert f"field 'x' {said}" in record.message
+        assert 'input = ["..."] in the task' in record.message
+    assert good(make_reader(input=["y"]), {"id": "a", "x": value, "y": "z"}).input == "z"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1.5, "1.5"), (dt.date(2024, 1, 2), '"2024-01-02"'), (Decimal("1.50"), '"1.50"'), ((1, [None]), "[1,[null]]")],
+    ids=repr,
+)
+def test_what_has_a_form_in_json_is_sent_in_it(value: Any, text: str) -> None:
+    """Numbers, dates, decimals and tuples of a program, as before."""
+    assert good(make_reader(), {"id": 1, "text": value}).input == text
 
 
 def test_a_bottomless_value_makes_a_bad_record() -> None:

@@ -6,14 +6,15 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from reporting import STARTED_AT, hand_made, make_answer, make_call, report_run
+from reporting import STARTED_AT, hand_made, make_answer, make_call, report_run, reported
 
-from engine.adapters.store import InputRow
+from engine.adapters.store import InputRow, temporary_store
 from engine.report.document import Percentiles, Report
 from engine.report.metrics import Counters
 from engine.report.summary import draw_again, without_credentials, write_report
@@ -236,6 +237,38 @@ def test_cost_is_priced_with_cached_and_wasted_tokens() -> None:
     assert report.all_runs.usd == pytest.approx(report.cost.usd)
     unpriced = hand_made(calls, [])
     assert (unpriced.cost, unpriced.all_runs.usd) == (None, None)
+
+
+def test_the_run_after_a_kill_says_what_was_lost() -> None:
+    """Requests in flight at a kill may be billed: the next run that ends says so, in tokens and money; later ones not.
+
+    A killed run says nothing itself, so what two of them lost in turn is said together.
+    """
+    store = temporary_store()
+    settings_id = store.settings(task_key="t", model="m", task="{}")
+
+    def run(status: str, *calls: int) -> int:
+        run_id = store.begin_run(settings_id=settings_id, started_at=100.0, config="{}")
+        rows = [
+            make_call(number, accepted=0, outcome="killed", unconfirmed_input=300_000, unconfirmed_output=50_000)
+            for number in calls
+        ]
+        store.write(run_id, settings_id, rows, [])
+        if status:
+            store.end_run(run_id, ended_at=101.0, status=status)
+        return run_id
+
+    def lost(run_id: int) -> list[str]:
+        return [notice for notice in reported(store, run_id, settings_id, prices=PRICES).notices if "killed" in notice]
+
+    with closing(store):
+        assert lost(run("done")) == []
+        run("killed", 1)
+        run("killed", 2, 3)
+        (said,) = lost(run("done"))
+        assert said.startswith("3 requests were in flight when the run before this one was killed")
+        assert "up to 1,050,000 tokens, $1.50, for them" in said
+        assert lost(run("done")) == []
 
 
 def test_what_minibatches_saved_counts_repeated_calls_against_us() -> None:

@@ -114,3 +114,11 @@ def test_the_price_is_held_to_the_whole_run_and_not_to_its_start() -> None:
     assert auditor is not None
     assert auditor.requests <= 0.10 * outcome.counters.requests
     assert sum(result.batch_size <= 2 for result in outcome.results) < 0.05 * records
+
+
+def test_a_short_run_does_not_wait_at_small_batches_until_its_audits_are_a_small_share() -> None:
+    """3,000 records under a limit of requests: most go in large batches, not in the time before the evidence."""
+    simulator = named_profile("hosted-requests-bound").config(labels=LABELS, seed=1)
+    outcome = simulate(make_records(3_000), RunConfig(), simulator)
+    assert len(outcome.ok) == 3_000
+    assert sum(result.batch_size >= 16 for result in outcome.results) > 2_450

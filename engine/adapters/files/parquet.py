@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from engine.adapters.files.row import Choose
 from engine.adapters.files.table import Table, Type
 from engine.adapters.files.text import without_surrogates
 from engine.vocabulary.errors import ConfigError, InputError
@@ -31,20 +32,22 @@ class _NoJson(ValueError):
     """A value that has no JSON form."""
 
 
-def read_parquet(stream: BinaryIO, *, name: str) -> Iterator[RawRecord]:
+def read_parquet(stream: BinaryIO, *, name: str, choose: Choose | None = None) -> Iterator[RawRecord]:
     """The rows of `stream`, numbered from 1.
 
     Dates and times become ISO 8601 text, decimals and UUIDs text, durations seconds, NaN null (as pandas means it);
     bytes and infinite numbers have no JSON form: such a field is unreadable, which matters if the task uses it.
 
     :param name: of the file, for messages.
-    :raises ConfigError: two columns have one name.
+    :param choose: the columns to read, of those that there are; the others cost nothing, and may be damaged. None
+        reads all.
+    :raises ConfigError: two columns that are read have one name.
     :raises InputError: not a Parquet file, or a damaged one.
     """
     position = 0
     try:
         with pq.ParquetFile(stream, buffer_size=_READ_BUFFER_BYTES, pre_buffer=False) as file:
-            columns = _columns(file.schema_arrow, name)
+            columns = _columns(file.schema_arrow, name, choose)
             types = {field.name: str(field.type) for field in file.schema_arrow}
             for batch in file.iter_batches(_BATCH_ROWS, columns=columns, use_threads=False):
                 for row in _rows(batch):
@@ -82,8 +85,9 @@ _ARROW: dict[Type, Any] = {
 }
 
 
-def _columns(schema: Any, name: str) -> list[str]:
+def _columns(schema: Any, name: str, choose: Choose | None) -> list[str]:
     names = [column for column in schema.names if not _PANDAS_INDEX.fullmatch(column)]
+    names = names if choose is None else list(choose(names))
     twice = next((column for column in names if names.count(column) > 1), None)
     if twice is not None:
         raise ConfigError(f"{name}: two columns are named '{twice}'; rename one of them")

@@ -1,12 +1,16 @@
-"""A row of the output: what the user gets for one record."""
+"""A row of the output: what the user gets for one record. And which fields of a row of the input are read."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
 from engine.vocabulary.values import RecordError, RecordId
+
+Choose = Callable[[Sequence[str]], Sequence[str]]
+"""From the names of all fields of a source to those that are used: what need not be read is left unread."""
 
 
 class OutputRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ from engine.adapters.files.csv import read_csv
 from engine.adapters.files.extras import parquet_module
 from engine.adapters.files.format import STANDARD_STREAM, format_of
 from engine.adapters.files.jsonl import read_jsonl
+from engine.adapters.files.row import Choose
 from engine.vocabulary.errors import ConfigError, InputError
 from engine.vocabulary.values import RawRecord
 
@@ -29,19 +30,23 @@ class FileSource:
     :ivar rereadable: whether it can be iterated again: False for standard input and for pipes.
     """
 
-    def __init__(self, path: str, format: str | None = None, *, stdin: BinaryIO | None = None) -> None:
+    def __init__(
+        self, path: str, format: str | None = None, *, stdin: BinaryIO | None = None, choose: Choose | None = None
+    ) -> None:
         """Check that `path` can be read, without reading it.
 
         :param path: a file, or ``-`` for standard input.
         :param format: ``jsonl``, ``csv``, ``tsv`` or ``parquet``, perhaps with a compression (``csv.gz``); by default
             the suffix tells. Standard input and pipes without a known suffix are JSONL.
         :param stdin: read instead of the process's own standard input; left open.
+        :param choose: the fields that are used; where the format keeps fields apart, the others are not read.
         :raises ConfigError: no such file, a directory, not readable, or of an unknown format.
         :raises MissingExtra: an optional package is needed that is not installed.
         """
         self.name = "standard input" if path == STANDARD_STREAM else path
         self._path = path
         self._stdin = stdin
+        self._choose = choose
         is_file = path != STANDARD_STREAM and _is_file(path)
         self.rereadable = is_file
         self._format = format_of(path, format, default=None if is_file else "jsonl")
@@ -79,7 +84,7 @@ class FileSource:
             case "tsv":
                 return read_csv(stream, name=self.name, delimiter="\t")
             case "parquet":
-                rows: Iterator[RawRecord] = parquet_module().read_parquet(stream, name=self.name)
+                rows: Iterator[RawRecord] = parquet_module().read_parquet(stream, name=self.name, choose=self._choose)
                 return rows
 
     def _opened(self, stack: ExitStack) -> BinaryIO:

@@ -26,10 +26,11 @@ from engine.vocabulary.values import Completion, Fault, FaultKind, Usage
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _OURS = ("messages", "stream", "n")
 _MAX_TOKENS = 100_000_000  # beyond this a usage figure is absurd
+_DOUBTS = 2  # in vain, of the format: the two probes that a run begins with may both be bad
 
 
 class Capabilities(msgspec.Struct, frozen=True):
-    """What an endpoint takes, as far as it is known. A step down is never taken back."""
+    """What an endpoint takes, as far as it is known. A step down that it asked for is never taken back."""
 
     response_format: str | None = "json_schema"
     max_tokens_field: str = "max_tokens"
@@ -43,6 +44,9 @@ class EndpointKnowledge:
     """What has been found out about one endpoint; shared by all that ask it, so that it is found out once.
 
     :ivar proven: a request has succeeded, so an unexplained refusal is about its content.
+    :ivar doubted: the format left out since a request that had it was refused without a reason; it comes back when one
+        without any format is refused as well, or when one that had it succeeds.
+    :ivar doubts: how often it came back because leaving it out had not helped.
     :ivar switched_limit: the other name of the output limit has been tried.
     :ivar simulated: it says of itself, by the header ``x-simulated``, that no model stands behind it.
     """
@@ -50,8 +54,16 @@ class EndpointKnowledge:
     def __init__(self) -> None:
         self.capabilities = Capabilities()
         self.proven = False
+        self.doubted: str | None = None
+        self.doubts = 0
         self.switched_limit = False
         self.simulated = False
+
+    def restore_format(self) -> None:
+        """Ask for the format in doubt again: it was not what was refused."""
+        if self.doubted is not None:
+            self.capabilities = msgspec.structs.replace(self.capabilities, response_format=self.doubted)
+            self.doubted = None
 
 
 _STEP_DOWN = {"json_schema": "json_object", "json_object": None}
@@ -154,9 +166,18 @@ class OpenAIChat:
         if quotas:
             outcome = msgspec.structs.replace(outcome, quotas=quotas)
         if isinstance(outcome, Completion):
-            self._known.proven = True
+            self._worked(sent_with)
             return outcome
         return self._negotiated(outcome, sent_with)
+
+    def _worked(self, sent_with: Capabilities) -> None:
+        """What is in doubt was needless to leave out if a request had it, and rightly left out if one had it not."""
+        if self._known.doubted is not None:
+            if not self._asks_format:
+                return  # it says nothing of formats
+            if sent_with.response_format == self._known.doubted:
+                self._known.restore_format()
+        self._known.proven = True
 
     def _read(self, reply: HttpReply) -> Completion | Fault:
         if reply.status != 200:
@@ -168,16 +189,40 @@ class OpenAIChat:
     def _negotiated(self, fault: Fault, sent_with: Capabilities) -> Fault:
         """Take note of what the endpoint does not take; the fault then asks for the same batch again."""
         parameter = fault.parameter if fault.kind is FaultKind.UNSUPPORTED else None
-        if parameter is None and not self._known.proven and fault.kind is FaultKind.REJECTED:
-            parameter = "response_format"  # an unexplained refusal before anything worked: ask for less
         if parameter is None:
-            return fault
+            unexplained = fault.kind is FaultKind.REJECTED and not self._known.proven
+            return self._doubting(fault, sent_with) if unexplained else fault
+        if parameter == "response_format" and sent_with.response_format == self._known.doubted:
+            self._known.doubted = None  # now it is told
         if sent_with == self._known.capabilities:
             lesser = self._lesser(parameter)
             if lesser is None:
                 return msgspec.structs.replace(fault, kind=FaultKind.REJECTED, parameter=None)
             self._known.capabilities = lesser
         return msgspec.structs.replace(fault, kind=FaultKind.UNSUPPORTED, parameter=parameter)
+
+    def _doubting(self, fault: Fault, sent_with: Capabilities) -> Fault:
+        """An unexplained refusal before anything worked: of the format, or of the content?
+
+        The same batch without the format tells: if it works, the format stays out, else it comes back. That is done
+        `_DOUBTS` times and no more: where nothing works, the brake is to see refusals.
+        """
+        known = self._known
+        if not self._asks_format or (known.doubted is None and known.doubts >= _DOUBTS):
+            return fault
+        if sent_with.response_format is None:
+            known.doubts += known.doubted is not None
+            known.restore_format()
+            return fault
+        if sent_with == known.capabilities:
+            known.doubted = known.doubted or sent_with.response_format
+            known.capabilities = without(known.capabilities, "response_format") or known.capabilities
+        return msgspec.structs.replace(fault, kind=FaultKind.UNSUPPORTED, parameter="response_format")
+
+    @property
+    def _asks_format(self) -> bool:
+        """Whether a format is asked for, and by us."""
+        return self._schema is not None and "response_format" not in self._endpoint.extra_body
 
     def _lesser(self, parameter: str) -> Capabilities | None:
         if parameter in self._endpoint.extra_body or (parameter == "response_format" and self._schema is None):

@@ -60,15 +60,20 @@ def seconds_tick(value: float, _: Any = None) -> str:
     return f"{value / 60:.3g} min" if value < 7200 else f"{value / 3600:.3g} h"
 
 
-def legend(axes: Axes) -> None:
-    """A legend above the plot, where it covers nothing, in as many columns as there is room for."""
-    labels = axes.get_legend_handles_labels()[1]
+def legend(axes: Axes, *, last: Sequence[str] = ()) -> None:
+    """A legend above the plot, where it covers nothing, in as many columns as there is room for.
+
+    :param last: labels that stand behind the others, in this order; the library's own order has lines first.
+    """
+    places = {label: place for place, label in enumerate(last, start=1)}
+    entries = sorted(zip(*axes.get_legend_handles_labels(), strict=True), key=lambda entry: places.get(entry[1], 0))
+    labels = [label for _, label in entries]
     figure = axes.get_figure(root=True)
     if not labels or figure is None:
         return
     room = 72 * figure.get_figwidth() - _BESIDE
     columns = max(1, min(len(labels), int(room / (_A_LETTER * max(map(len, labels)) + _A_KEY))))
-    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.01), ncols=columns)
+    axes.legend([handle for handle, _ in entries], labels, loc="lower left", bbox_to_anchor=(0.0, 1.01), ncols=columns)
 
 
 def marked(axes: Axes, moments: Sequence[tuple[float, str]], narrow: bool) -> None:

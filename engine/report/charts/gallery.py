@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -68,7 +68,11 @@ class Gallery(msgspec.Struct, frozen=True, kw_only=True):
 
 def hang(report: Report) -> Gallery:
     """Draw everything that this run has something to show in."""
-    plots = [plot(report) for plot in PLOTS]
+    return gallery_of([plot(report) for plot in PLOTS])
+
+
+def gallery_of(plots: Sequence[Plot | LeftOut]) -> Gallery:
+    """Draw what there is to draw, in this order."""
     painter = _painter()
     return Gallery(
         pictures=[_picture(plot, painter) for plot in plots if isinstance(plot, Plot)],

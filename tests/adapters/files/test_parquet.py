@@ -6,6 +6,7 @@ import datetime as dt
 import decimal
 import io
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -83,6 +84,34 @@ def test_a_column_without_a_json_form_costs_no_other() -> None:
     first, second = read(make_parquet(table))
     assert (first.data, list(first.unreadable)) == ({"id": 1, "text": "a"}, ["picture"])
     assert (second.data, second.unreadable) == ({"id": 2, "text": "b", "picture": None}, {})
+
+
+def with_damaged_column(table: Any, name: str) -> bytes:
+    """A file in which one column cannot be unpacked."""
+    raw = bytearray(make_parquet(table, compression="snappy", use_dictionary=False))
+    chunk = pq.read_metadata(io.BytesIO(raw)).row_group(0).column(table.schema.names.index(name))
+    end = chunk.data_page_offset + chunk.total_compressed_size
+    raw[end - 20 : end] = b"\xff" * 20
+    return bytes(raw)
+
+
+def test_columns_that_are_not_chosen_are_not_read() -> None:
+    """A picture beside the text costs nothing, even if it is damaged; all columns are there to choose from."""
+    table = pa.table({"id": [1, 2], "picture": [b"picture" * 400, b"other" * 400], "text": ["a", "b"]})
+    damaged, asked = with_damaged_column(table, "picture"), []
+    with pytest.raises(InputError, match="damaged"):
+        read(damaged)
+
+    def choose(names: Sequence[str]) -> list[str]:
+        asked.append(list(names))
+        return ["id", "text"]
+
+    records = list(read_parquet(io.BytesIO(damaged), name="in.parquet", choose=choose))
+    assert [(record.data, record.unreadable) for record in records] == [
+        ({"id": 1, "text": "a"}, {}),
+        ({"id": 2, "text": "b"}, {}),
+    ]
+    assert asked == [["id", "picture", "text"]]
 
 
 def test_a_bad_row_costs_no_other() -> None:
