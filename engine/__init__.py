@@ -7,11 +7,11 @@ back: `Result`, `RecordError`, `Counters`. What goes wrong: `EngineError`, `Conf
 `RunStopped`, `MissingExtra`.
 """
 
-from engine.adapters.task_file import load_task as load_task
 from engine.report.metrics import Counters as Counters
 from engine.run.session import Engine as Engine
 from engine.run.session import ResultStream as ResultStream
 from engine.run.session import annotate_sync as annotate_sync
+from engine.run.tasks import load_task as load_task
 from engine.vocabulary.config import Endpoint as Endpoint
 from engine.vocabulary.config import Limits as Limits
 from engine.vocabulary.config import Packing as Packing

@@ -8,6 +8,7 @@ import platform
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from engine.bench.sweep import Sweep, Wishes
 from engine.cli.bench_options import Asked, asked_of, bench_options, shared_options
 from engine.cli.bench_text import print_bench, print_plan
 from engine.cli.exits import ALL_ANNOTATED, STOPPED
-from engine.cli.interrupts import Interrupts
+from engine.cli.interrupts import Interrupts, with_interrupts
 from engine.cli.options import Settings
 from engine.decide.pricing import cost_usd
 from engine.run.compose import fitted, open_workbench
@@ -55,23 +56,7 @@ def bench_command(task: str, input: str, **options: Any) -> int:
     at random times at given rates. Prints the throughput-latency curve, its knee, what bound it, waste and cost, and
     writes all of it to a file. Answers are thrown away. Ctrl-C ends it with what it has.
     """
-    return anyio.run(_bench, asked_of(task, input, options))
-
-
-async def _bench(asked: Asked) -> int:
-    interrupts = Interrupts()
-    failure: Exception | None = None
-    code = STOPPED
-    async with anyio.create_task_group() as tasks:
-        await tasks.start(interrupts.watch)
-        try:
-            code = await _measured(asked, interrupts)
-        except Exception as error:  # noqa: BLE001 - raised below: a task group would wrap it
-            failure = error
-        tasks.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
-    return code
+    return anyio.run(with_interrupts, partial(_measured, asked_of(task, input, options)))
 
 
 class _Target(msgspec.Struct, frozen=True, kw_only=True):

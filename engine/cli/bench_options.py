@@ -12,11 +12,11 @@ import click
 import msgspec
 
 from engine.adapters.files import FileSource
-from engine.adapters.task_file import load_task
 from engine.bench.feed import MOST_RECORDS
 from engine.bench.plan import FULL, QUICK, Caps, Grid
-from engine.cli.options import Settings, run_settings
+from engine.cli.options import Settings, check_key, run_settings
 from engine.cli.run import run_command
+from engine.run.tasks import load_task, source_for
 from engine.vocabulary.errors import ConfigError
 from engine.vocabulary.task import Task
 
@@ -125,9 +125,11 @@ def asked_of(task: str, input: str, options: dict[str, Any]) -> Asked:
     :raises ConfigError: a file is missing or not writable.
     """
     loaded = load_task(task)
-    source = FileSource(input)
+    source = source_for(loaded, input)
     given = {name: options[name] for name in (*_SHARED, *_NAMED_ALIKE)}
     settings = run_settings(_run_defaults() | given)
+    if not options["dry_run"]:
+        check_key(settings)
     quick = options["quick"]
     base = QUICK if quick else FULL
     grid = Grid(

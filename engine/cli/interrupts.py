@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import anyio
 import anyio.abc
+
+from engine.cli.exits import STOPPED
 
 
 class Interrupts:
@@ -25,6 +27,26 @@ class Interrupts:
             task_status.started()
             async for _ in signals:
                 self._react()
+
+
+async def with_interrupts(function: Callable[[Interrupts], Awaitable[int]]) -> int:
+    """Await a command's work while signals are watched; its exit code.
+
+    :raises Exception: whatever the work raises, bare: a task group would wrap it.
+    """
+    interrupts = Interrupts()
+    failure: Exception | None = None
+    code = STOPPED
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(interrupts.watch)
+        try:
+            code = await function(interrupts)
+        except Exception as error:  # noqa: BLE001 - raised below, bare
+            failure = error
+        tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return code
 
 
 def _nothing() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import time
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from engine.adapters.stored import STORE_SUFFIX, answered_beyond, left_behind, n
 from engine.cli.console import pasteable, silence_stdout
 from engine.cli.exits import ALL_ANNOTATED, SOME_FAILED, STOPPED
 from engine.cli.final import Places, print_final
-from engine.cli.interrupts import Interrupts
+from engine.cli.interrupts import Interrupts, with_interrupts
 from engine.cli.options import Settings, check_key, run_options, run_settings
 from engine.cli.progress import make_progress
 from engine.cli.prompt import print_first_request
@@ -192,23 +193,7 @@ def as_typed() -> str:
 
 def run_job(job: Job) -> int:
     """Do the run; the exit code."""
-    return anyio.run(_run, job)
-
-
-async def _run(job: Job) -> int:
-    interrupts = Interrupts()
-    failure: Exception | None = None
-    code = STOPPED
-    async with anyio.create_task_group() as tasks:
-        await tasks.start(interrupts.watch)
-        try:
-            code = await _annotate(job, interrupts)
-        except Exception as error:  # noqa: BLE001 - raised below: a task group would wrap it
-            failure = error
-        tasks.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
-    return code
+    return anyio.run(with_interrupts, partial(_annotate, job))
 
 
 async def _annotate(job: Job, interrupts: Interrupts) -> int:

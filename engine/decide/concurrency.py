@@ -15,6 +15,9 @@ from itertools import pairwise
 
 import msgspec
 
+from engine.decide.refusals import Ceiling, Refusals
+from engine.decide.work_model import WorkModel
+
 DEFAULT_CAP = 256
 _FIRST = 4
 _STEP = 2.0
@@ -35,16 +38,7 @@ _ROUND_S = 30.0  # a round ends after that, however little it has seen: with one
 _KIND = 1.4  # times more or less work in a request: other requests than the ones that were measured
 _HYSTERESIS = 1.12
 _CHANGED = 1.3  # times slower or faster for two rounds: another server than the one that was measured
-_MEMORY = 1000.0  # replies after which an old one has faded to 1/e
-_CUT = 0.8
-_BORNE = 3  # requests with so many in flight or more, of the last ones, went well
-_NEAR = 0.95  # of that number: below it, it is no reason for a refusal
-_USUAL = 0.01  # refused below that: from there on it is the endpoint's way, and one refusal is not enough
-_CALM = 1000
-_OUTCOMES = 60
-_REFUSED_SHARE = 0.6  # of the last with so many in flight or more, and at least eight: the limit has fallen
-_REFUSALS = 8
-_RECOVER_S = 10.0
+_MEMORY = 1200.0  # replies after which an old one has faded to 1/e
 _FAILURES = 16  # of the last 40 ends: a few per cent of errors at random are no overload
 _ENDS = 40
 _HISTORY = 200
@@ -118,104 +112,6 @@ class _Sums(msgspec.Struct):
         return math.sqrt((self.squares + 4 * 0.09) / (self.weight + 4)) / math.sqrt(max(self.weight, 1.0))
 
 
-class WorkModel:
-    """The work in a request: base + input weight x uncached input tokens + output tokens, in units of output tokens.
-
-    Fitted by least squares of relative errors over some 200 fading replies, with a ridge towards the prior, so that
-    requests which are all alike (and identify nothing) leave the prior alone. Coefficients stay >= 0.
-    """
-
-    _PRIOR = (16.0, 0.04, 1.0)  # measured on llama.cpp's server: 8 to 23, .024 to .08, 1, by load
-    _RIDGE = 4.0
-    _FADE = 1 - 1 / 200
-
-    def __init__(self) -> None:
-        self._scale = [1.0, 1.0, 1.0]
-        self._normal = [[0.0] * 3 for _ in range(3)]
-        self._right = [0.0] * 3
-
-    def __repr__(self) -> str:
-        base, input_weight, output_weight = (s * p for s, p in zip(self._scale, self._PRIOR, strict=True))
-        return f"WorkModel({base:.1f} + {input_weight:.3f} * input + {output_weight:.2f} * output)"
-
-    def work(self, calls: float, input_tokens: float, output_tokens: float) -> float:
-        """Work in so many calls with so many tokens together."""
-        amounts = (calls, input_tokens, output_tokens)
-        return max(1e-9, sum(s * p * x for s, p, x in zip(self._scale, self._PRIOR, amounts, strict=True)))
-
-    def observe(self, input_tokens: int, output_tokens: int, work: float) -> None:
-        """Learn that a request took as long as `work` does at its load."""
-        parts = [p * x for p, x in zip(self._PRIOR, (1, input_tokens, output_tokens), strict=True)]
-        expected = sum(parts)
-        target = min(max(work / expected, 0.2), 5.0)  # one stray reply must not turn the model over
-        shares = [part / expected for part in parts]
-        for row, share in enumerate(shares):
-            self._right[row] = self._right[row] * self._FADE + share * target
-            for column, other in enumerate(shares):
-                self._normal[row][column] = self._normal[row][column] * self._FADE + share * other
-
-    def fit(self) -> None:
-        """Solve for the coefficients: coordinate descent, which keeps them above zero by itself."""
-        for _ in range(20):
-            for row in range(3):
-                others = sum(self._normal[row][c] * self._scale[c] for c in range(3) if c != row)
-                value = (self._right[row] + self._RIDGE - others) / (self._normal[row][row] + self._RIDGE)
-                self._scale[row] = max(0.0, value)
-
-
-class _Ceiling:
-    """What refusals allow: cut to a share of what was in use, then a cubic curve back to it and past it (CUBIC).
-
-    The time of the curve stands still while the window is not used: an idle hour proves nothing.
-    """
-
-    def __init__(self) -> None:
-        self._top = math.inf
-        self._used_s = 0.0
-
-    @property
-    def size(self) -> float:
-        return self._top * (1 - (1 - _CUT) * (1 - self._used_s / _RECOVER_S) ** 3)
-
-    def cut(self, used: int) -> None:
-        self._top, self._used_s = float(used), 0.0
-
-    def grow(self, used_s: float) -> None:
-        self._used_s += used_s
-
-
-class _Refusals:
-    """Which refusals show a limit: not those that come as well where as many in flight were borne a moment ago."""
-
-    def __init__(self) -> None:
-        self._last: deque[tuple[int, bool]] = deque(maxlen=_OUTCOMES)
-        self._calm = self._accidents = 0.0
-        self._any = False
-
-    def note_accepted(self, in_flight: int) -> None:
-        if self._any:  # most endpoints refuse nothing, and then nothing is compared
-            self._calm += self._is_calm(in_flight)
-        self._last.append((in_flight, False))
-
-    def show_limit(self, in_flight: int) -> bool:
-        """Take in a refusal; whether it, with those before it, shows a limit."""
-        calm, self._any = self._is_calm(in_flight), True
-        self._last.append((in_flight, True))
-        self._calm += calm
-        self._accidents += calm
-        if self._calm > _CALM:
-            self._calm, self._accidents = self._calm / 2, self._accidents / 2
-        if not calm and self._accidents < _USUAL * (self._calm + 50):
-            return True
-        ends = [refused for least, refused in self._last if least >= in_flight]
-        return sum(ends) >= max(_REFUSALS, _REFUSED_SHARE * len(ends))
-
-    def _is_calm(self, in_flight: int) -> bool:
-        """Whether clearly more than so many were in flight and not refused a moment ago."""
-        borne = sorted(least for least, refused in self._last if not refused)
-        return len(borne) >= _BORNE and in_flight < _NEAR * borne[-_BORNE]
-
-
 class Window:
     """The number of requests that may be in flight. Not thread-safe; owned by the pipeline.
 
@@ -232,8 +128,8 @@ class Window:
         self._cap = max(1, cap)
         self._seeks = seeks
         self._wanted = self._size = min(max(1, first), self._cap) if seeks else self._cap
-        self._refusals = _Refusals()
-        self._ceiling = _Ceiling()
+        self._refusals = Refusals()
+        self._ceiling = Ceiling()
         self._model = WorkModel()
         self._phase = _Phase.CLIMB
         self._levels: dict[int, _Sums] = {}

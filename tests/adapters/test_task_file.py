@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from engine import load_task as load_checked
 from engine.adapters.task_file import load_task
-from engine.run.tasks import load_task as load_checked
 from engine.vocabulary.errors import ConfigError
 from engine.vocabulary.task import Example
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,7 +32,9 @@ def test_the_knee_is_the_fewest_in_flight_near_the_best(rows: list[tuple[int, fl
 
 
 @given(CURVES, st.floats(0.01, 100), st.randoms())
-def test_the_knee_depends_on_neither_unit_nor_order(rows: list[tuple[int, float, float]], unit: float, rng) -> None:  # type: ignore[no-untyped-def]
+def test_the_knee_depends_on_neither_unit_nor_order(
+    rows: list[tuple[int, float, float]], unit: float, rng: random.Random
+) -> None:
     """Records or thousands of records, sorted or not: the same knee."""
     shuffled = list(rows)
     rng.shuffle(shuffled)

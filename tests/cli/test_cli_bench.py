@@ -50,6 +50,22 @@ def test_a_bench_prints_the_curve_and_writes_every_figure(tmp_path: Path) -> Non
     assert page.read_bytes() == drawn
 
 
+def test_what_run_refuses_before_it_sends_bench_refuses_too(tmp_path: Path) -> None:
+    """A provider without a key, and an example that the task does not allow; a look at the plan needs no key."""
+    files = make_files(tmp_path)
+    refused = command("bench", *files, "--provider", "openai", "--model", "m", "--output", tmp_path / "b.json")
+    assert refused.exit_code == 2
+    assert "export OPENAI_API_KEY=" in refused.stderr
+    words = ["--provider", "openai", "--model", "m", "--output", tmp_path / "b.json", "--dry-run"]
+    assert command("bench", *files, *words).exit_code == 0
+    task = Path(files[0])
+    task.write_text(task.read_text() + '\n[[examples]]\ninput = "0"\noutput = "no such label"\n')
+    wrong = command("bench", *files, "--base-url", "http://127.0.0.1:9/v1", "--model", "m", *words[4:6])
+    assert wrong.exit_code == 2
+    assert "example" in wrong.stderr
+    assert "'no such label' is not one of the labels" in wrong.stderr
+
+
 def test_a_page_that_cannot_be_written_costs_a_message(tmp_path: Path) -> None:
     """The figures are what was paid for: they are there, and the exit code is theirs."""
     (tmp_path / "bench.html").mkdir()

@@ -8,6 +8,7 @@ from xml.etree import ElementTree as Xml
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 
 from engine.report.charts import inks
 from engine.report.charts.axes import seconds_tick, tick
@@ -75,8 +76,8 @@ def test_whatever_a_label_says_it_stays_its_text(label: str) -> None:
     """Dollars make no formula, angles no element; the text can be found and read aloud as it is."""
     shown = f"x{label}x"
 
-    def draw(figure: object, narrow: bool) -> None:
-        figure.text(0.1, 0.5, shown)  # type: ignore[attr-defined]
+    def draw(figure: Figure, narrow: bool) -> None:
+        figure.text(0.1, 0.5, shown)
 
     page = Xml.fromstring(svg(draw, width=100, height=50, narrow=True, label=label))  # noqa: S314 - ours
     assert "".join("".join(element.itertext()) for element in page.iter("text")) == shown

@@ -203,3 +203,9 @@ def test_a_report_of_before_the_plots_still_makes_a_page(eventful: Report) -> No
     """Its tables, and why nothing is drawn."""
     older = msgspec.structs.replace(eventful, series=None, window=None, rate=None)
     assert "Not drawn" in Page(render(older)).words
+
+
+def test_what_requests_without_a_reply_may_cost_stands_beside_the_cost_of_all_runs(eventful: Report) -> None:
+    """It is in no sum, and is not left out."""
+    runs = msgspec.structs.replace(eventful.all_runs, runs=2, unconfirmed_usd=1.5)
+    assert "$1.50" in render(msgspec.structs.replace(eventful, all_runs=runs))

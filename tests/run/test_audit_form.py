@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from engine.testing.simulator.profiles import named_profile
-from engine.vocabulary.config import Limits, Packing, Quality, Recovery, RunConfig
+from engine.vocabulary.config import FormChoice, Limits, Packing, Quality, Recovery, RunConfig
 from support import LABELS, Outcome, make_records, simulate
 
 TOLERANT = Quality(max_disagreement=0.25)
 """So that a few comparisons tell .05 of changed answers from too many."""
 
 
-def run(count: int = 4_000, **changes: object) -> Outcome:
+def run(count: int = 4_000, *, answer_form: FormChoice = "auto", **changes: object) -> Outcome:
     config = RunConfig(
         packing=Packing(batch_size=None),
         limits=Limits(max_concurrency=8),
         quality=TOLERANT,
         recovery=Recovery(max_failed=1.0),
         objective="cost",
-        answer_form=str(changes.pop("answer_form", "auto")),  # type: ignore[arg-type]
+        answer_form=answer_form,
     )
     return simulate(
         make_records(count), config, named_profile("agnews-compact").config(labels=LABELS, seed=3, **changes)

@@ -70,7 +70,8 @@ class LazyLike:
 class NAType:
     """Not even equal to itself."""
 
-    __hash__ = None  # type: ignore[assignment]
+    def __hash__(self) -> int:
+        return 0
 
     def __eq__(self, other: object) -> bool:
         raise TypeError("boolean value of NA is ambiguous")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -14,6 +14,7 @@ from engine.report.charts.axes import seconds_tick
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.ticker import LogLocator
 
 _COLOURS = (inks.BLUE, inks.ORANGE, inks.TEAL, inks.PURPLE, inks.GREEN, inks.YELLOW, inks.RED, inks.GREY)
 _MARKS = ("o", "s", "^", "D", "v", "P", "X", "p")
@@ -104,7 +105,7 @@ def seconds_axis(axes: Axes, least_s: float, most_s: float) -> None:
         axes.set_yscale("log")
         axes.set_ylim(least_s / 1.4, most_s * 1.3)
         if most_s < 100 * least_s:
-            axes.yaxis.get_major_locator().set_params(subs=(1, 2, 5))  # type: ignore[call-arg]
+            cast("LogLocator", axes.yaxis.get_major_locator()).set_params(subs=(1, 2, 5))
         axes.yaxis.set_minor_formatter(lambda value, _: "")
     else:
         axes.set_ylim(0, 1.08 * most_s if most_s > 0 else 1.0)
