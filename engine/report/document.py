@@ -12,7 +12,7 @@ import msgspec
 from engine.decide.batch_size import Move
 from engine.decide.quality_values import CurveRow, QualityVerdict
 from engine.report.series import Series
-from engine.report.steering import RateUse, WindowUse
+from engine.report.steering import FormUse, RateUse, TargetUse, WindowUse
 
 REPORT_VERSION = 1
 
@@ -316,6 +316,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     :ivar wall_s: from the start of the command, set-up included.
     :ivar settings: everything about how the run was done; it holds no secrets.
     :ivar rate: what was found out of limits a minute; None where nobody looked.
+    :ivar target: None without a latency target; `answer_form`: None where there was nothing to choose.
     :ivar series: what the plots are drawn from; None in reports of before there were any, as `window`.
     """
 
@@ -348,4 +349,6 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     versions: dict[str, str]
     window: WindowUse | None = None
     rate: RateUse | None = None
+    target: TargetUse | None = None
+    answer_form: FormUse | None = None
     series: Series | None = None

@@ -10,6 +10,7 @@ from typing import Protocol
 from engine.decide.answer_form import AnswerForms
 from engine.decide.batch_size import BatchSize
 from engine.decide.concurrency import Window
+from engine.decide.latency_target import LatencyTarget
 from engine.decide.quality import QualityGuard
 from engine.decide.rate import DiscoveredRate
 from engine.decide.recovery import Verdict
@@ -55,6 +56,7 @@ class Counters:
     :ivar auditor: the guard of the labels; None without one.
     :ivar window: requests in flight as it is found out, with its moves; None where the user gave the number.
     :ivar rate: requests and tokens a minute as they are found out, with their moves; None where the user gave them.
+    :ivar target: what a latency target allows, with its moves; None without one.
     :ivar batch_size: how large new batches are at present, and why; None before a run begins.
     :ivar held_by: what the next request waits for at present: ``rpm``, ``tpm``, ``window`` or ``pause``.
     :ivar tokens_estimated: input and output tokens, of the above, that are our own estimate.
@@ -93,6 +95,7 @@ class Counters:
     auditor: Audited | None = None
     window: Window | None = None
     rate: DiscoveredRate | None = None
+    target: LatencyTarget | None = None
     held_by: Callable[[], str | None] = lambda: None
     first_sent_s: float | None = None
     last_result_s: float | None = None

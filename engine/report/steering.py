@@ -1,4 +1,4 @@
-"""What the run found out about its endpoint, and how it moved: the batch size, the window and the rates."""
+"""What the run found out about its endpoint, and how it moved: batch size, answer form, window, rates, the target."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from typing import TypeVar
 
 import msgspec
 
-from engine.decide import batch_size, concurrency, rate
+from engine.decide import answer_form, batch_size, concurrency, latency_target, rate
 from engine.report.metrics import Counters
-from engine.vocabulary.config import Limits
+from engine.vocabulary.config import AnswerForm, Limits
 
-AnyMove = TypeVar("AnyMove", batch_size.Move, concurrency.Move, rate.RateMove)
+AnyMove = TypeVar(
+    "AnyMove", batch_size.Move, concurrency.Move, rate.RateMove, latency_target.TargetMove, answer_form.FormMove
+)
 
 
 class WindowUse(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +37,61 @@ class RateUse(msgspec.Struct, frozen=True, kw_only=True):
     requests_per_minute: float | None
     tokens_per_minute: float | None
     moves: list[rate.RateMove]
+
+
+class TargetUse(msgspec.Struct, frozen=True, kw_only=True):
+    """What a latency target did to the batches.
+
+    :ivar target_s: from accepted to answered, for 95 % of the records.
+    :ivar most_records: in a batch, as the target allowed when the run ended.
+    :ivar is_out_of_reach: a request with one record alone takes longer.
+    :ivar moves: the newest changes of `most_records`, oldest first, `at_s` after the first send.
+    """
+
+    target_s: float
+    most_records: int
+    is_out_of_reach: bool
+    moves: list[latency_target.TargetMove]
+
+
+class FormUse(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer form that was chosen, where the run was free to choose.
+
+    :ivar form: in which production asked when the run ended.
+    :ivar outcome: what became of the trial of the other form.
+    :ivar sentence: the same for a person; "" where nothing was tried.
+    """
+
+    form: AnswerForm
+    outcome: answer_form.Outcome
+    sentence: str
+    moves: list[answer_form.FormMove]
+
+
+def target_use(counters: Counters) -> TargetUse | None:
+    """The latency target; None where none was given."""
+    target = counters.target
+    if target is None:
+        return None
+    return TargetUse(
+        target_s=target.target_s,
+        most_records=target.most_records,
+        is_out_of_reach=target.is_out_of_reach,
+        moves=[_since_first_send(move, counters) for move in target.history],
+    )
+
+
+def form_use(counters: Counters) -> FormUse | None:
+    """The answer form; None where there was nothing to choose."""
+    forms = None if counters.auditor is None else counters.auditor.forms
+    if forms is None or not forms.has_keyed:
+        return None
+    return FormUse(
+        form=forms.form,
+        outcome=forms.outcome,
+        sentence=forms.sentence,
+        moves=[_since_first_send(move, counters) for move in forms.history],
+    )
 
 
 def size_moves(counters: Counters) -> list[batch_size.Move]:

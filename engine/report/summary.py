@@ -38,7 +38,7 @@ from engine.report.ledger import Ledger
 from engine.report.metrics import Counters
 from engine.report.series import Series
 from engine.report.spending import cost_of, tokens, unconfirmed_notices
-from engine.report.steering import rate_use, size_moves, window_use
+from engine.report.steering import form_use, rate_use, size_moves, target_use, window_use
 from engine.report.timeline import idle_s, timeline
 from engine.vocabulary.config import Prices, RunConfig
 from engine.vocabulary.errors import ConfigError, EngineError, RunStopped
@@ -121,6 +121,8 @@ def make_report(
         versions={"annotation-engine": version("annotation-engine"), "python": platform.python_version()},
         window=window_use(counters, config.limits),
         rate=rate_use(counters),
+        target=target_use(counters),
+        answer_form=form_use(counters),
         series=_series(counters, ledger, span_s),
     )
 

@@ -61,6 +61,7 @@ class RunState:
         self.target: LatencyTarget | None = None
         if config.target_p95_s is not None:
             self.target = LatencyTarget(config.target_p95_s, most=config.packing.max_batch_size)
+        self.counters.target = self.target
         self._estimates: dict[str, TokenEstimates] = {}
         most_records = config.packing.batch_size or config.packing.max_batch_size
         self.brake = Brake(config.recovery, needs_batch=most_records > 1, worked_before=worked_before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import subprocess
 import sys
@@ -10,14 +11,21 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from reporting import report_run
+from reporting import hand_made, make_answer, make_call, report_run
 
+from engine.decide.answer_form import AnswerForms
+from engine.decide.batch_size import make_batch_size
+from engine.decide.latency_target import LatencyTarget
+from engine.decide.quality import QualityGuard
 from engine.report.charts.gallery import PLOTS, hang
+from engine.report.charts.moves import steps_of
 from engine.report.document import FailedRecord, FailureKind, Report, StopReason
 from engine.report.html import render
+from engine.report.metrics import Counters
+from engine.run.audit import Auditor
 from engine.testing.simulator.command import SimulatorConfig
-from engine.vocabulary.config import Prices
-from support import make_config, make_records
+from engine.vocabulary.config import Prices, RunConfig
+from support import make_config, make_records, make_task
 
 HOSTILE = "<script>alert(1)</script> \u202edesrever\u2066 \x1b[2J &amp; <img src=x onerror=alert(1)> \"' {{ 7*7 }}"
 
@@ -53,6 +61,15 @@ class Page(HTMLParser):
     @property
     def words(self) -> str:
         return " ".join(" ".join(self.text).split())
+
+
+def watched(forms: AnswerForms) -> Auditor:
+    """A guard of the labels that has seen nothing but its trial of the other form."""
+    guard = QualityGuard(max_disagreement=0.05, judges=True, start=1)
+    return Auditor(
+        guard, make_batch_size(RunConfig()), task=make_task(), most=64, rng=random.Random(0), price=lambda _: 0.0,
+        asks=True, records_total=lambda: None, forms=forms,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -209,3 +226,25 @@ def test_what_requests_without_a_reply_may_cost_stands_beside_the_cost_of_all_ru
     """It is in no sum, and is not left out."""
     runs = msgspec.structs.replace(eventful.all_runs, runs=2, unconfirmed_usd=1.5)
     assert "$1.50" in render(msgspec.structs.replace(eventful, all_runs=runs))
+
+
+def test_a_latency_target_and_the_answer_form_are_in_the_report(tmp_path: Path) -> None:
+    """What the target allowed, whether it was met, what became of the other form: figures, moves and words."""
+    target = LatencyTarget(5.0, most=64)
+    for second in range(25):
+        target.observe_request(100.0 + second, size=64, latency_s=20.0)
+    forms = AnswerForms(has_keyed=True)
+    forms.observe_unkeyed()
+    forms.observe_unkeyed()
+    counters = Counters(requests=1, first_sent_s=100.0, target=target, auditor=watched(forms))
+    calls, answers = [make_call(1)], [make_answer("r1", latency_s=9.0)]
+    report = hand_made(calls, answers, counters=counters, config=RunConfig(target_p95_s=5.0))
+    assert report.target is not None
+    assert report.target.most_records == target.most_records < 64
+    assert report.target.moves[0].at_s == target.history[0].at_s - 100.0
+    assert report.answer_form is not None
+    assert report.answer_form.outcome == "ignored"
+    text = " ".join(render(report).split())
+    assert "missed: p95 was 9" in text
+    assert f"it allowed {target.most_records} records a request at the end" in text
+    assert f"the target allows 64 → {target.most_records} a request" in steps_of(report)[0].what

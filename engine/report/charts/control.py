@@ -9,7 +9,7 @@ from engine.report import words
 from engine.report.charts import inks
 from engine.report.charts.axes import from_zero, marked, over_time
 from engine.report.charts.bound import draw_band
-from engine.report.charts.moves import numbers, steps_of
+from engine.report.charts.moves import SIZE_STEPS, numbers, steps_of
 from engine.report.charts.plot import LeftOut, Plot, Step
 from engine.report.document import Report
 from engine.report.sentences import BINDING
@@ -72,7 +72,7 @@ def _panels(report: Report, timeline: Timeline, steps: list[Step]) -> list[Panel
         sizes = [value or 0.0 for value in timeline.batch_size]
         _draw_used(axes, timeline, sizes, _size_curve(report, timeline.at_s[-1]), unit_s, inks.GREEN)
         axes.set_ylabel("records\na request")
-        marked(axes, numbers(steps, unit_s, {move.at_s for move in report.batch_size.moves}, "batch size"), narrow)
+        marked(axes, numbers(steps, unit_s, None, SIZE_STEPS), narrow)
 
     panels += [(1.0, window), (1.0, size)]
     return panels + _rate_panels(report, timeline, steps)
