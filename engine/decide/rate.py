@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
-from itertools import islice
 from typing import Literal
 
 import msgspec
+
+from engine.decide.sent_log import SentLog
 
 Dimension = Literal["requests", "tokens"]
 
@@ -26,7 +27,6 @@ _MAX_RECOVER_S = 40.0
 _LEAST_S = 2.0  # between refusals, or the few requests between them say nothing
 _LEAST_SENT = 4
 _MEASURED_S = 5.0
-_MEMORY_S = 180.0
 _BURST_S = 0.5  # of the rate may go at once: providers enforce a minute's limit by the second
 _RECENT = 40.0  # requests
 _SHARE = 0.2  # of the recent ones refused, at least twice: a limit, whatever the rate was
@@ -65,29 +65,6 @@ class RateMove(msgspec.Struct, frozen=True, kw_only=True):
     old: float | None
     new: float | None
     reason: str
-
-
-class _Sent:
-    """Amounts sent and not refused, by time, for some minutes."""
-
-    def __init__(self) -> None:
-        self._log: deque[tuple[float, int]] = deque()
-
-    def add(self, at_s: float, amount: int) -> None:
-        self._log.append((at_s, amount))
-        while self._log and self._log[0][0] < at_s - _MEMORY_S:
-            self._log.popleft()
-
-    @property
-    def mean(self) -> float:
-        """Of one request, over the last hundred or so."""
-        last = [amount for _, amount in islice(reversed(self._log), 100) if amount > 0]
-        return sum(last) / len(last) if last else 0.0
-
-    def between(self, after_s: float, until_s: float) -> tuple[int, int]:
-        """How many, and how much, in (after, until]."""
-        inside = [amount for at_s, amount in self._log if after_s < at_s <= until_s]
-        return sum(1 if amount > 0 else -1 for amount in inside), sum(inside)
 
 
 class _Refusals:
@@ -154,7 +131,7 @@ class _Quota:
     def __init__(self, dimension: Dimension) -> None:
         self.dimension = dimension
         self.episode = 0
-        self._sent = _Sent()
+        self._sent = SentLog()
         self._refusals = _Refusals()
         self.named = False
         self._is_computed = False

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.decide.rate import Dimension, DiscoveredRate, RateTicket
+from engine.decide.sent_log import SentLog
 
 
 class Bucket:
@@ -312,3 +313,26 @@ def test_a_request_larger_than_the_bucket_goes_once_that_is_nearly_full(times: f
         assert believed is not None
         assert now - since_s <= 2 * 60 * tokens / believed + 1.0
         rate.spend(now, tokens)
+
+
+@settings(max_examples=20)
+@given(st.lists(st.floats(0, 0.01), min_size=1, max_size=200), st.integers(1, 60))
+def test_what_was_sent_is_kept_in_bounded_memory(gaps_s: list[float], times: int) -> None:
+    """Of an endpoint that takes hundreds a second: thousands of entries at the most, and sums over any ten seconds that
+    are off by no more than what a twentieth of a second holds at either end."""
+    log, now = SentLog(), 0.0
+    sent: list[tuple[float, int]] = []
+    for number in range(times * 300):
+        now += gaps_s[number % len(gaps_s)]
+        amount = 1 + number % 7
+        sent.append((now, amount))
+        log.add(now, amount)
+    assert len(log) <= 4_096 + 180 / 0.05 + 1
+    for until_s in (now, now / 2):
+        after_s = until_s - 10.0
+        count, much = log.between(after_s, until_s)
+        least = [amount for at_s, amount in sent if after_s < at_s <= until_s - 0.05]
+        most = [amount for at_s, amount in sent if after_s - 0.05 < at_s <= until_s]
+        if now < 170.0:
+            assert len(least) <= count <= len(most)
+            assert sum(least) <= much <= sum(most)
