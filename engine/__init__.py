@@ -19,13 +19,13 @@ from engine.vocabulary.config import Prices as Prices
 from engine.vocabulary.config import Quality as Quality
 from engine.vocabulary.config import Recovery as Recovery
 from engine.vocabulary.config import RunConfig as RunConfig
-from engine.vocabulary.config import Secret as Secret
 from engine.vocabulary.errors import ConfigError as ConfigError
 from engine.vocabulary.errors import EngineError as EngineError
 from engine.vocabulary.errors import InputError as InputError
 from engine.vocabulary.errors import MissingExtra as MissingExtra
 from engine.vocabulary.errors import RunStopped as RunStopped
 from engine.vocabulary.errors import StoreError as StoreError
+from engine.vocabulary.secrets import Secret as Secret
 from engine.vocabulary.task import Example as Example
 from engine.vocabulary.task import Field as Field
 from engine.vocabulary.task import FieldType as FieldType

@@ -17,11 +17,11 @@ ALLOWED = {
     "decide": {"vocabulary"},
     "adapters": {"vocabulary"},
     "report": {"vocabulary", "decide", "adapters"},
-    "tuning": {"vocabulary", "decide", "adapters", "report"},
-    "run": {"vocabulary", "decide", "adapters", "report", "tuning"},
-    "bench": {"vocabulary", "decide", "adapters", "report", "tuning", "run"},
-    "cli": {"vocabulary", "decide", "adapters", "report", "tuning", "run", "bench"},
-    "testing": {"vocabulary", "decide", "adapters", "report", "tuning", "run"},
+    "run": {"vocabulary", "decide", "adapters", "report"},
+    "bench": {"vocabulary", "decide", "adapters", "report", "run"},
+    "tuning": {"vocabulary", "decide", "adapters", "report", "run"},
+    "cli": {"vocabulary", "decide", "adapters", "report", "run", "bench", "tuning"},
+    "testing": {"vocabulary", "decide", "adapters", "report", "run"},
 }
 """Room -> other rooms of which it may import. `engine/__init__` may import all, and is imported by the command only."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from types import TracebackType
 from urllib.parse import urlsplit
@@ -12,7 +13,20 @@ import aiohttp
 import msgspec
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
-"""No honest reply comes near; what is longer is cut off and counts as a broken connection."""
+"""Unpacked. No honest reply comes near; what is longer is cut off and counts as a broken connection.
+
+One piece of a packed body is unpacked in steps of some 64 KiB, and headers are counted, by aiohttp itself: from 3.14.3
+on, which is why the package asks for it. Before, endless headers took 1 GB in two seconds.
+"""
+
+_QUOTED = re.compile(r":?\s*(?:bytearray\()?\bb['\"].*", re.DOTALL)
+"""Where an error of aiohttp's parser quotes what came: up to half a megabyte, and it may hold a part of our key."""
+_TLS_HINTS = (
+    (r"WRONG_VERSION|RECORD_LAYER|PACKET_LENGTH|HTTP_REQUEST", "it speaks no TLS; is it an http:// address?"),
+    (r"expired|not yet valid", "its certificate is not valid today: renew it, or look at this machine's clock"),
+    (r"mismatch|not valid for", "the certificate is for another host: is base_url (--base-url) right?"),
+    (r"CERTIFICATE_VERIFY", "if it is to be trusted, name the file with its CA in the variable SSL_CERT_FILE"),
+)
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -70,12 +84,34 @@ class HttpTransport:
             ) as response:
                 content = await _read_bounded(response)
                 return Reply(status=response.status, headers=response.headers, body=content)
-        except TimeoutError as error:
-            raise TimeoutError(str(error) or f"no reply within {timeout_s:g} s") from None
-        except aiohttp.ClientConnectorError as error:
-            raise ConnectionRefusedError(f"{type(error).__name__}: {error}") from error
-        except aiohttp.ClientError as error:
-            raise ConnectionError(f"{type(error).__name__}: {error}") from error
+        except aiohttp.ConnectionTimeoutError:
+            raise TimeoutError(f"no connection within {connect_timeout_s:g} s") from None
+        except TimeoutError:
+            raise TimeoutError(f"no reply within {timeout_s:g} s") from None
+        except _NOTHING_SENT as error:
+            raise ConnectionRefusedError(_words(error)) from None
+        except (aiohttp.ClientError, ValueError) as error:  # ValueError: a host name that no codec takes
+            raise ConnectionError(_words(error)) from None
+
+
+_NOTHING_SENT = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ClientSSLError,
+    aiohttp.ClientHttpProxyError,
+    aiohttp.InvalidURL,
+)
+
+
+def _words(error: Exception) -> str:
+    """What is wrong, without the bytes that came and without a URL: that may hold a password or a key."""
+    if isinstance(error, aiohttp.InvalidURL):
+        return "the address, or the one of the proxy that the environment names, is no URL"
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return f"the proxy answered {error.status} {error.message[:200]}"
+    text = error.message if isinstance(error, aiohttp.ClientResponseError) else str(error)
+    text = f"{type(error).__name__}: {_QUOTED.sub('', text[:4_000])}"
+    hints = _TLS_HINTS if isinstance(error, aiohttp.ClientSSLError | aiohttp.ClientConnectorError) else ()
+    return "; ".join([text, *(hint for pattern, hint in hints if re.search(pattern, text))][:2])
 
 
 def _timeout(connect_s: float, total_s: float) -> aiohttp.ClientTimeout:

@@ -24,7 +24,6 @@ WINDOW_S = _MINUTE_S + 1.0
 _REQUESTS_BURST_S = 1.0
 _TOKENS_BURST_S = 0.5
 """Seconds' worth that may go at once: endpoints are known to enforce a limit a minute by the second."""
-_COMFORTABLE_SHARE = 0.04
 """Of a minute's tokens: what a request should stay under."""
 
 
@@ -168,6 +167,13 @@ class Reservation:
         self._bookings.clear()
 
 
+    def give_back(self) -> None:
+        """It never reached the endpoint: nothing was used."""
+        for bound, booking in self._bookings:
+            bound.limit.correct(booking, 0)
+        self._bookings.clear()
+
+
 class Pacer:
     """Paces requests under all limits. One dispatcher reserves for one request after the other, and starts each.
 
@@ -190,16 +196,9 @@ class Pacer:
                 limit = _Limit(per_minute, burst=max(1.0, per_minute * _TOKENS_BURST_S / _MINUTE_S))
                 apart = not (of_input and of_output)
                 self._bounds.append(_Bound(limit, input_tokens=of_input, output_tokens=of_output, gives_back=apart))
-        held_by = [limits.tokens_per_minute, limits.input_tokens_per_minute]
-        self._comfortable = min((per * _COMFORTABLE_SHARE for per in held_by if per is not None), default=math.inf)
 
     def __repr__(self) -> str:
         return f"Pacer({[bound.limit for bound in self._bounds]})"
-
-    @property
-    def comfortable_tokens(self) -> float:
-        """Tokens that a request may take without its waiting costing too much of the limit."""
-        return max(1.0, self._comfortable)
 
     async def reserve(self, *, input_tokens: int, output_tokens: int) -> Reservation:
         """Return when one more request of this size may start, less what earlier ones reserved and did not use."""

@@ -16,6 +16,7 @@ from engine.vocabulary.errors import ConfigError, StoreError
 from engine.vocabulary.task import Task
 
 STORE_SUFFIX = ".store.sqlite"
+_NOT_JSON = (msgspec.MsgspecError, TypeError, UnicodeError)  # a TypeError where a damaged column is no text at all
 _MAGIC = b"SQLite format 3\0"
 
 
@@ -127,7 +128,7 @@ def runs(store: RunStore, *, newest: int | None = None) -> list[StoredRun]:
     """So many of the newest runs, or all, the newest first."""
 
     def read() -> list[StoredRun]:
-        return [_run(row) for row in store.query(f"{_RUN} ORDER BY r.id DESC LIMIT ?", (limit,))]
+        return [_run(store, row) for row in store.query(f"{_RUN} ORDER BY r.id DESC LIMIT ?", (limit,))]
 
     limit = -1 if newest is None else newest
     found = read()
@@ -154,7 +155,10 @@ def is_held(path: Path) -> bool:
 
 def noted_inputs(store: RunStore) -> list[str]:
     """Input files of all runs: none of them may be overwritten, however old the run."""
-    notes = [msgspec.json.decode(note, type=dict[str, Any]) for (note,) in store.query("SELECT config FROM runs")]
+    try:
+        notes = [msgspec.json.decode(note, type=dict[str, Any]) for (note,) in store.query("SELECT config FROM runs")]
+    except _NOT_JSON as error:
+        raise StoreError(f"the runs of the store {store.path} cannot be read, perhaps it is damaged: {error}") from None
     return sorted({note["input"] for note in notes if isinstance(note.get("input"), str)})
 
 
@@ -162,10 +166,10 @@ def newest_input(store: RunStore) -> StoredRun | None:
     """The newest run whose list of inputs is there: the one that outputs are made from."""
     listed = "EXISTS (SELECT 1 FROM inputs i WHERE i.run_id = r.id)"
     rows = store.query(f"{_RUN} WHERE {listed} ORDER BY r.id DESC LIMIT 1")
-    return _run(rows[0]) if rows else None
+    return _run(store, rows[0]) if rows else None
 
 
-def _run(row: Sequence[Any]) -> StoredRun:
+def _run(store: RunStore, row: Sequence[Any]) -> StoredRun:
     id_, settings_id, task_key, model, task, started_at, ended_at, status, note = row
     try:
         return StoredRun(
@@ -179,8 +183,10 @@ def _run(row: Sequence[Any]) -> StoredRun:
             status=status,
             note=msgspec.json.decode(note, type=dict[str, Any]),
         )
-    except msgspec.MsgspecError as error:
-        raise StoreError(f"run {id_} of the store cannot be read, perhaps it is of another version: {error}") from None
+    except _NOT_JSON as error:
+        raise StoreError(
+            f"run {id_} of the store {store.path} cannot be read, perhaps it is damaged or of another version: {error}"
+        ) from None
 
 
 def answer_counts(store: RunStore, settings_id: int) -> list[AnswerCount]:
@@ -227,7 +233,7 @@ def _unstored(store: RunStore) -> OutcomeCount | None:
 
 
 def _unstored_rows(store: RunStore) -> list[SentRow]:
-    noted = [] if store.path is None else list(left_over(Path(f"{store.path}.in-flight")))
+    noted = [] if store.path is None else list(left_over(Path(f"{store.path.resolve()}.in-flight")))
     if not noted:
         return []
     numbers = msgspec.json.encode([row.call_id for row in noted]).decode()

@@ -70,6 +70,9 @@ def _examples(path: Path, task: Task, check: CheckTask | None) -> list[Example]:
         raise ConfigError(f"{path}, {_line_of(error)}: not UTF-8; save the file in that encoding") from None
     except OSError as error:
         raise ConfigError(f"the examples file {path} cannot be read: {error.strerror}") from None
+    except ValueError as error:  # a NUL in its name
+        shown = str(path).replace("\0", "\\0")
+        raise ConfigError(f"the examples file {shown} cannot be read: {error}") from None
     examples = []
     for number, line in enumerate(text.split("\n"), start=1):  # splitlines() would split inside a text, at U+2028
         if not line.strip():

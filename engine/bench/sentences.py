@@ -12,6 +12,10 @@ LIMITS = {"window": "requests in flight", "rpm": "requests a minute", "tpm": "to
 """Limits of the utilisation, in words."""
 
 
+_REFUSED = 0.02
+"""Of the requests of a cell, refused with 429: from there on they say what binds."""
+
+
 def place(batch_size: int, concurrency: int) -> str:
     """``4 a request and 16 in flight``."""
     return f"{batch_size} a request and {concurrency} in flight"
@@ -58,7 +62,7 @@ def headline(document: Bench) -> str:
     found = most(document, best)
     if best.by != "records_per_s":
         value = f"{words.three_digits(best.value)} records/s with {place(best.batch_size, best.concurrency)}"
-        return f"Most within {document.target_p95_s or 0.0:g} s: {value}"
+        return f"Most in requests of at most {document.target_p95_s or 0.0:g} s: {value}"
     if document.target_p95_s is not None:
         return f"Nothing came within {document.target_p95_s:g} s; the most was {found}"
     return f"{found}, the only cell measured" if len(document.closed) == 1 else f"Most: {found}"
@@ -94,6 +98,9 @@ def used_at_best(document: Bench) -> str | None:
         return None
     found = point.summary
     used = ", ".join(f"{LIMITS.get(name, name)} {share.median:.0%}" for name, share in found.utilisation.items())
+    if found.http_429 > _REFUSED * found.requests:
+        refused = f"{words.number(found.http_429)} of {words.plural(found.requests, 'request')}"
+        return f"{used}; what binds: a limit a minute or a second ({refused} were refused with 429)"
     return used + (f"; what binds: {LIMITS.get(found.bound, found.bound)}" if found.bound else "")
 
 

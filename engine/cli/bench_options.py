@@ -22,8 +22,8 @@ from engine.vocabulary.task import Task
 
 _SHARED = (
     "base_url", "provider", "model", "model_path", "rpm", "tpm", "max_input_tokens", "max_output_tokens",
-    "price_input", "price_output", "price_cached", "timeout_s", "temperature", "extra_body", "headers",
-    "answer_form",
+    "prices", "price_input", "price_output", "price_cached", "key_file", "timeout_s", "temperature", "extra_body",
+    "headers", "answer_form", "log_json", "log_level",
 )  # fmt: skip
 """Options that mean the same as in `run`."""
 
@@ -34,7 +34,7 @@ _FULL_MINUTES, _QUICK_MINUTES = 30.0, 9.75  # quick ends within ten, its start a
 _FULL_VISIT_S, _QUICK_VISIT_S = 20.0, 12.0
 
 
-def _numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...]:
+def numbers_of(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...]:
     """Whole numbers from 1 up, in order, each once."""
     try:
         numbers = sorted({int(word) for word in (value or "").split(",") if word.strip()})
@@ -65,9 +65,9 @@ def _rates(context: click.Context, parameter: click.Parameter, value: str | None
 _OPTIONS: list[Callable[[Any], Any]] = [
     click.option("--output", "-o", default="bench.json", show_default=True, metavar="FILE",
                  help="Every figure, drawn in the .html beside it; earlier ones are kept."),
-    click.option("--batch-sizes", callback=_numbers, metavar="N,N,...",
+    click.option("--batch-sizes", callback=numbers_of, metavar="N,N,...",
                  help="Inputs in one request.  [default: 1,4,16]"),
-    click.option("--concurrency", callback=_numbers, metavar="N,N,...",
+    click.option("--concurrency", callback=numbers_of, metavar="N,N,...",
                  help="Requests in flight at once.  [default: 1,2,4,8,16,32; with --quick 1,4,16]"),
     click.option("--rates", callback=_rates, metavar="X,X,...",
                  help="Arrivals in records a second.  [default: shares of the best throughput found]"),

@@ -18,7 +18,8 @@ from engine.vocabulary.errors import ConfigError
 @click.command("export")
 @click.argument("store_or_output")
 @click.option("--output", "-o", required=True, metavar="FILE", help="JSONL, CSV or Parquet by its suffix; - is stdout.")
-def export_command(store_or_output: str, output: str) -> int:
+@click.option("--csv-safe", is_flag=True, help="In CSV and TSV, mark cells that a spreadsheet would run as a formula.")
+def export_command(store_or_output: str, output: str, csv_safe: bool) -> int:
     """Write what is done so far, as `run` would: done and failed records in the order of the input.
 
     STORE_OR_OUTPUT is a run store, or the output file that it lies beside. The newest run whose input is known counts.
@@ -30,6 +31,6 @@ def export_command(store_or_output: str, output: str) -> int:
         check_output_path(output)
         for source in noted_inputs(store):
             check_output_path(output, source=source)
-        count = write_newest(store, output)
+        count = write_newest(store, output, csv_safe=csv_safe)
     click.echo(f"{count:,} records written to {'standard output' if output == '-' else output}", err=True)
     return ALL_ANNOTATED

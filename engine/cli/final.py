@@ -14,6 +14,7 @@ from engine.report import sentences, words
 from engine.report.document import Percentiles, Report
 
 _LABEL_WIDTH = 12
+_MUCH = 1.5  # times the most that was sent in a minute: a limit above it was not reached
 
 
 class Places(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,7 +99,10 @@ def rows(report: Report, places: Places) -> Iterator[Row]:
     if report.cost is not None and report.requests.total:
         each = report.cost.per_1000_valid_usd
         price = [] if each is None else [f"{words.usd(each)} for 1,000 valid records"]
-        yield Row("cost", [words.usd(report.cost.usd), *price])
+        source = [] if report.cost.source is None else [f"prices {sentences.price_source(report)}"]
+        yield Row("cost", [words.usd(report.cost.usd), *price, *source])
+    elif report.no_cost == "unpriced" and report.requests.total and not report.simulated:
+        yield Row("cost", ["unpriced", "--price-input and --price-output, or --prices FILE, give what it takes"])
     if report.all_runs.runs > 1 and report.all_runs.requests > report.requests.total:
         yield Row("all runs", _all_runs(report))
     yield from _where(places)
@@ -142,7 +146,7 @@ def _tokens(report: Report) -> list[str]:
 
 def _speed(report: Report) -> Iterator[Row]:
     if report.throughput.records_per_s is not None:
-        said = [f"{words.three_digits(report.throughput.records_per_s)} valid records/s"]
+        said = [f"{words.three_digits(report.throughput.records_per_s)} valid records/s{_span(report)}"]
         if report.throughput.steady is not None:
             said.append(f"{words.three_digits(report.throughput.steady.records_per_s)}/s in the steady part")
         if report.limits.bound_by is not None:
@@ -153,21 +157,40 @@ def _speed(report: Report) -> Iterator[Row]:
         yield Row("found out", found)
     latencies = {"request": report.latency_s.request, "record": report.latency_s.record}
     said = [f"{name} {_halves(values)}" for name, values in latencies.items() if values.count]
+    target, p95_s = report.target, report.latency_s.record.p95
+    missed = target is not None and p95_s is not None and p95_s > target.target_s
+    if missed and target is not None:
+        said.append(f"the target of {target.target_s:g} s for 95 % of the records was missed")
     if said:
-        yield Row("latency", said)
+        yield Row("latency", said, bad=missed)
+
+
+def _span(report: Report) -> str:
+    """What throughput is over, where much of the run lies outside of it."""
+    span_s = report.throughput.span_s
+    if span_s is None or report.wall_s < 1.2 * span_s + 5.0:
+        return ""
+    return f" in the {words.seconds(span_s)} from first send to last result, of {words.seconds(report.wall_s)}"
 
 
 def _found(report: Report) -> Iterator[str]:
     """What nobody had told the run of its endpoint."""
     window, rate = report.window, report.rate
     if window is not None and window.settled is not None and (window.configured is None or window.moves):
-        yield f"{window.settled} in flight at once"
+        most = report.requests.peak_in_flight
+        yield f"{window.settled} in flight at the end" + (f", {most} at the most" if most != window.settled else "")
     if rate is None:
         return
     for unit, per_minute in (("requests", rate.requests_per_minute), ("tokens", rate.tokens_per_minute)):
         reasons = [move.reason for move in rate.moves if move.dimension == unit]
-        if per_minute is not None and reasons:
+        if per_minute is not None and reasons and per_minute <= _MUCH * _most_a_minute(report, unit):
             yield f"{words.short_number(round(per_minute))} {unit} a minute: {reasons[-1]}"
+
+
+def _most_a_minute(report: Report, unit: str) -> float:
+    """The most that was sent; of a run of less than a minute as if it had gone on so. Limits far above did nothing."""
+    peak = (report.limits.rpm if unit == "requests" else report.limits.tpm).peak or 0.0
+    return peak * 60.0 / min(60.0, max(1.0, report.throughput.span_s or 60.0))
 
 
 def _labels(report: Report) -> Iterator[Row]:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from engine.adapters.files import FileSource
+from engine.adapters.files.atomic import replacing
 from engine.cli.console import pasteable
 from engine.cli.exits import ALL_ANNOTATED
 from engine.decide.starter import starter_task
@@ -51,7 +52,8 @@ def _sample(source: FileSource) -> list[dict[str, Any]]:
 
 def _write(target: Path, text: str) -> None:
     try:
-        target.write_text(text, encoding="utf-8")
+        with replacing(target) as stream:  # it quotes the data, and is for its owner only
+            stream.write(text.encode())
     except OSError as error:
         raise ConfigError(f"{target} cannot be written: {error.strerror}") from None
 

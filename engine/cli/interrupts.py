@@ -1,7 +1,16 @@
-"""Ctrl-C and SIGTERM: what they mean depends on how far the run is."""
+"""Ctrl-C, SIGTERM and SIGHUP: what they mean depends on how far the run is.
+
+SIGTERM (a supervisor, `kill`) and SIGHUP (the terminal or the connection to it is gone) mean what Ctrl-C means once:
+send nothing more, keep what is in flight, write the output. A second Ctrl-C or SIGTERM gives up what is in flight. A
+hang-up is never taken for a second signal, since logging out may send both at once, and nobody has decided to give
+anything up.
+Who started the command with `nohup` wants it to go on: an ignored SIGHUP stays ignored.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 from collections.abc import Awaitable, Callable
 
@@ -16,6 +25,7 @@ class Interrupts:
 
     def __init__(self) -> None:
         self._react: Callable[[], None] = _nothing
+        self._came = False
 
     def call(self, react: Callable[[], None]) -> None:
         """From now on, call this at each signal."""
@@ -23,10 +33,33 @@ class Interrupts:
 
     async def watch(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Watch until cancelled."""
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        terminals = [descriptor for descriptor in (0, 1, 2) if os.isatty(descriptor)]
+        with anyio.open_signal_receiver(*_watched()) as signals:
             task_status.started()
-            async for _ in signals:
-                self._react()
+            async for number in signals:
+                if number == signal.SIGHUP:
+                    _leave(terminals)
+                    if self._came:
+                        continue
+                self._came = True
+                with contextlib.suppress(OSError):  # what it says has nobody to read it any more
+                    self._react()
+
+
+def _watched() -> list[signal.Signals]:
+    stays_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [signal.SIGINT, signal.SIGTERM, *([] if stays_ignored else [signal.SIGHUP])]
+
+
+def _leave(terminals: list[int]) -> None:
+    """Point at nothing what pointed at a terminal that is gone: whatever is printed would fail from now on."""
+    for descriptor in terminals:
+        with contextlib.suppress(OSError):
+            if os.isatty(descriptor):
+                continue  # somebody sent the signal, and the terminal is still there
+            null = os.open(os.devnull, os.O_RDWR)
+            os.dup2(null, descriptor)
+            os.close(null)
 
 
 async def with_interrupts(function: Callable[[Interrupts], Awaitable[int]]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -14,11 +15,14 @@ from engine.cli.console import silence_stdout
 from engine.cli.exits import ALL_ANNOTATED, BUG, STOPPED, WRONG_USAGE
 from engine.cli.export import export_command
 from engine.cli.init import init_command
+from engine.cli.plan import plan_command
 from engine.cli.report import report_command
 from engine.cli.retry import retry_command
 from engine.cli.run import run_command
+from engine.cli.salvage import salvage_command
 from engine.cli.show import show_command
 from engine.cli.simulate import simulate_command
+from engine.cli.tune import tune_command
 from engine.vocabulary.errors import EngineError, RunStopped
 
 
@@ -58,7 +62,10 @@ for _command in (
     show_command,
     export_command,
     retry_command,
+    salvage_command,
     report_command,
+    plan_command,
+    tune_command,
     init_command,
     bench_command,
     simulate_command,
@@ -67,8 +74,11 @@ for _command in (
 
 
 def main() -> None:
-    """The entry point."""
-    annotate.main()
+    """The entry point. Once the command has ended, its exit code stands: a late Ctrl-C ends nothing."""
+    try:
+        annotate.main()
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _exit_code(command: Callable[[], Any]) -> int:

@@ -12,9 +12,15 @@ from urllib.parse import urlsplit
 import click
 import msgspec
 
-from engine.adapters.providers.known import PROVIDERS, find_key, key_variables, provider_at
+from engine.adapters.key_file import key_for
+from engine.adapters.prices import read_prices
+from engine.adapters.providers.known import PROVIDERS, key_variables, provider_at
+from engine.cli.logs import LEVELS, Wish
+from engine.cli.secrets import body_with_secrets, check_body, header_value
+from engine.run.prices import priced
 from engine.vocabulary.config import Endpoint, Limits, Packing, Prices, Quality, Recovery, RunConfig
 from engine.vocabulary.errors import ConfigError
+from engine.vocabulary.secrets import secret_parameter, shown_address
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # Headers of the engine's own: the user's spelling must not make a second one of them.
@@ -26,7 +32,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     :ivar endpoint: None for the embedded model.
     :ivar embedded: how the embedded model is asked, but for its address.
-    :ivar key_variable: where the endpoint's key was found; None if there is none.
+    :ivar key_variable: the variable or file where the endpoint's key was found; None if there is none.
     """
 
     endpoint: Endpoint | None
@@ -35,6 +41,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     model_path: str | None
     allow_change: bool
     key_variable: str | None = None
+    log: Wish = Wish()
 
 
 class _Finite(click.FloatRange):
@@ -51,9 +58,11 @@ def _json_object(context: click.Context, parameter: click.Parameter, value: str 
     if value is None:
         return {}
     try:
-        return msgspec.json.decode(value, type=dict[str, Any])
+        document = msgspec.json.decode(value, type=dict[str, Any])
     except (msgspec.MsgspecError, RecursionError) as error:
         raise click.BadParameter(f"not a JSON object: {error}") from None
+    check_body(document)
+    return document
 
 
 def _headers(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -66,7 +75,8 @@ def _headers(context: click.Context, parameter: click.Parameter, values: tuple[s
             raise click.BadParameter(f"number {number} is not of the form NAME=VALUE, such as X-Team=research")
         if not content.isprintable():
             raise click.BadParameter(f"the value of {name} holds a line end or another control character")
-        headers[_SPELLINGS.get(name.lower(), name)] = content
+        name = _SPELLINGS.get(name.lower(), name)
+        headers[name] = header_value(name, content)
     return headers
 
 
@@ -91,9 +101,17 @@ def _base_url(context: click.Context, parameter: click.Parameter, value: str | N
     except ValueError:
         usable = False
     if not usable:
-        raise click.BadParameter(f"{value!r} is not a URL like http://localhost:8000/v1")
+        raise click.BadParameter(f"{shown_address(value)!r} is not a URL like http://localhost:8000/v1")
     if "@" in parts.netloc:
-        raise click.BadParameter("holds a user or a password; give a key in ANNOTATE_API_KEY, or use --header")
+        raise click.BadParameter(
+            "holds a user or a password; give a key in ANNOTATE_API_KEY, or use --header Authorization=env:VARIABLE"
+        )
+    parameter_name = secret_parameter(value)
+    if parameter_name is not None:
+        raise click.BadParameter(
+            f"its parameter {parameter_name} looks like a key, and an address is shown; give the key in "
+            "ANNOTATE_API_KEY, or use --header NAME=env:VARIABLE"
+        )
     return value.strip()
 
 
@@ -124,6 +142,9 @@ _OPTIONS: list[Callable[[Any], Any]] = [
                  help="Of labels that may change with their batch, beyond what changes when asked twice."),
     click.option("--no-quality-guard", is_flag=True,
                  help="Let auto look at the format only: labels may go wrong in perfect JSON."),
+    click.option("--neighbour-guard", type=click.Choice(["off", "watch", "canaries"]), default="watch",
+                 show_default=True,
+                 help="Against orders in a text that change the labels of others; canaries for data you do not trust."),
     click.option("--max-input-tokens", type=click.IntRange(min=1), default=16_000, show_default=True, metavar="N",
                  help="Of one request."),
     click.option("--max-output-tokens", type=click.IntRange(min=1), default=4_000, show_default=True, metavar="N",
@@ -131,10 +152,16 @@ _OPTIONS: list[Callable[[Any], Any]] = [
     click.option("--look-ahead", type=click.IntRange(min=1), default=512, show_default=True, metavar="N",
                  help="Inputs held while requests are formed."),
     click.option("--store", metavar="FILE", help="The run store.  [default: OUTPUT.store.sqlite]"),
+    click.option("--csv-safe", is_flag=True,
+                 help="In CSV and TSV, mark cells that a spreadsheet would run as a formula."),
     click.option("--report", metavar="DIR",
                  help="Write report.json and report.html there; those of an earlier run become report-1 and so on."),
     click.option("--budget-usd", type=_Finite(min=0, min_open=True), metavar="X",
-                 help="Stop before more is spent on this store, over all its runs; needs prices."),
+                 help="Stop before more is spent on this store, over all its runs; an unknown model needs prices."),
+    click.option("--budget-tokens", type=click.IntRange(min=1), metavar="N",
+                 help="Stop before more input and output tokens are used by this store, over all its runs."),
+    click.option("--prices", metavar="FILE",
+                 help="A table of prices of your own, in TOML; it wins over the one that ships."),
     click.option("--price-input", type=_Finite(min=0), metavar="X", help="US dollars per million input tokens."),
     click.option("--price-output", type=_Finite(min=0), metavar="X", help="US dollars per million output tokens."),
     click.option("--price-cached", type=_Finite(min=0), metavar="X",
@@ -150,7 +177,14 @@ _OPTIONS: list[Callable[[Any], Any]] = [
                  help="Only the first N records; refused where the output holds others already."),
     click.option("--temperature", type=_Finite(min=0), default=0.0, show_default=True, metavar="X"),
     click.option("--extra-body", callback=_json_object, metavar="JSON", help="Merged into every request body."),
-    click.option("--header", "headers", multiple=True, callback=_headers, metavar="K=V", help="May be repeated."),
+    click.option("--header", "headers", multiple=True, callback=_headers, metavar="K=V",
+                 help="May be repeated. A key is no VALUE: say where it is, K=env:VARIABLE or K=file:PATH."),
+    click.option("--key-file", metavar="FILE",
+                 help="The file that holds the key; nobody else may read it.  [default: ANNOTATE_API_KEY_FILE]"),
+    click.option("--log-json", is_flag=False, flag_value="-", metavar="[FILE]",
+                 help="Log events as JSON, one a line, to FILE or to standard error."),
+    click.option("--log-level", type=click.Choice(LEVELS),
+                 help="How much is logged; without --log-json as text on standard error.  [default: info]"),
     click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of the shuffled look-ahead."),
     click.option("--answer-form", type=click.Choice(["auto", "compact", "keyed"]), default="auto", show_default=True,
                  help="keyed: each result repeats the first words of its input."),
@@ -186,23 +220,26 @@ def run_settings(options: dict[str, Any]) -> Settings:
         raise click.UsageError(
             "--model-path is for the embedded model; leave it out, or leave out --base-url and --provider"
         )
-    found = None if base_url is None else find_key(base_url, os.environ)
+    found = None if base_url is None else key_for(base_url, os.environ, key_file=options["key_file"])
     asked = Endpoint(
         base_url=base_url or "",
         model=model or "",
         api_key=found.key if found else None,
         headers=options["headers"],
-        extra_body=options["extra_body"],
+        extra_body=body_with_secrets(options["extra_body"]),
         temperature=options["temperature"],
         timeout_s=options["timeout_s"] or (_EMBEDDED_TIMEOUT_S if base_url is None else _TIMEOUT_S),
     )
+    endpoint = None if base_url is None else asked
+    own = None if options["prices"] is None else read_prices(options["prices"])
     return Settings(
-        endpoint=None if base_url is None else asked,
+        endpoint=endpoint,
         embedded=asked,
-        config=_config(options),
+        config=priced(_config(options), endpoint, own=own),
         model_path=options["model_path"],
         allow_change=options["allow_change"],
         key_variable=found.variable if found else None,
+        log=Wish(json=options["log_json"], level=options["log_level"]),
     )
 
 
@@ -221,7 +258,8 @@ def check_key(settings: Settings) -> None:
         return
     ours, theirs = key_variables(endpoint.base_url)
     raise ConfigError(
-        f"{provider.name} wants a key, and none is set in {ours} or {theirs}; set it with: export {theirs}=..."
+        f"{provider.name} wants a key, and none is set in {ours} or {theirs}; set it with: export {theirs}=... "
+        "or give --key-file FILE"
     )
 
 
@@ -242,12 +280,17 @@ def _config(options: dict[str, Any]) -> RunConfig:
             look_ahead=options["look_ahead"],
             deduplicate=not options["no_dedup"],
         ),
-        quality=Quality(guard=not options["no_quality_guard"], max_disagreement=options["max_disagreement"]),
+        quality=Quality(
+            guard=not options["no_quality_guard"],
+            max_disagreement=options["max_disagreement"],
+            neighbours=options["neighbour_guard"],
+        ),
         objective=options["objective"],
         target_p95_s=options["target_p95_s"],
         recovery=Recovery(lone_attempts=options["attempts"], max_failed=options["max_failed"]),
         prices=_prices(options),
         budget_usd=options["budget_usd"],
+        budget_tokens=options["budget_tokens"],
         answer_form=options["answer_form"],
         on_bad_record=options["on_bad_record"],
         retry_failed=options["retry_failed"],

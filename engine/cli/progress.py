@@ -271,14 +271,29 @@ class LiveProgress:
             self._live.stop()
 
 
+class NoProgress:
+    """Where standard error is for a program to read."""
+
+    async def keep_drawing(self) -> None:
+        """Nothing."""
+
+    def say(self, text: str) -> None:
+        """Print a message."""
+        _echoed(text)
+
+
 @contextlib.contextmanager
 def make_progress(
-    counters: Counters, *, prices: Prices | None, console: Console | None = None
-) -> Iterator[PlainProgress | LiveProgress]:
+    counters: Counters, *, prices: Prices | None, console: Console | None = None, quiet: bool = False
+) -> Iterator[PlainProgress | LiveProgress | NoProgress]:
     """The progress display that fits where standard error goes. Start `keep_drawing` as a task inside.
 
+    :param quiet: none.
     :param console: of standard error; given in tests.
     """
+    if quiet:
+        yield NoProgress()
+        return
     watch = Watch(counters, prices)
     console = console or Console(file=sys.stderr, highlight=False)
     # Not console.is_terminal: FORCE_COLOR, set in many a CI, makes it claim that a log file can move its cursor.

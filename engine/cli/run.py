@@ -22,6 +22,7 @@ from engine.cli.console import pasteable, silence_stdout
 from engine.cli.exits import ALL_ANNOTATED, SOME_FAILED, STOPPED
 from engine.cli.final import Places, print_final
 from engine.cli.interrupts import Interrupts, with_interrupts
+from engine.cli.logs import logging_as
 from engine.cli.options import Settings, check_key, run_options, run_settings
 from engine.cli.progress import make_progress
 from engine.cli.prompt import print_first_request
@@ -30,12 +31,14 @@ from engine.report.summary import HTML_NAME, JSON_NAME
 from engine.run.compose import Run, Workbench, open_workbench
 from engine.run.corpus import CorpusRun, WhenNoted
 from engine.run.export import write_newest
+from engine.run.log import log_error
 from engine.run.tasks import load_task, source_for
 from engine.vocabulary.errors import ConfigError, EngineError, RunStopped, StoreError
 from engine.vocabulary.task import Task
 
 _STANDARD_STREAM = "-"
-_PATH_OPTIONS = ("output", "store", "report", "model_path")
+_PATH_OPTIONS = ("output", "store", "report", "model_path", "key_file", "prices")
+_LOG_OPTIONS = ("log_json", "log_level")
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +59,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     output: str
     store: str | None
     report: str | None
+    csv_safe: bool
     limit: int | None
     note: dict[str, Any]
     again: str
@@ -120,7 +124,9 @@ def make_job(task: str, input: str, options: dict[str, Any], *, again: str) -> J
     store = options["store"] or (None if output == _STANDARD_STREAM else f"{output}{STORE_SUFFIX}")
     report = options["report"]
     pages = {} if report is None else {f"{name} of --report": f"{report}/{name}" for name in (JSON_NAME, HTML_NAME)}
-    _check_distinct({"TASK": task, "INPUT": input, "--output": output, "--store": store} | pages)
+    _check_distinct(
+        {"TASK": task, "INPUT": input, "--output": output, "--store": store, "--log-json": settings.log.json} | pages
+    )
     _check_report_folder(report)
     return Job(
         task=loaded,
@@ -130,6 +136,7 @@ def make_job(task: str, input: str, options: dict[str, Any], *, again: str) -> J
         output=output,
         store=store,
         report=report,
+        csv_safe=options["csv_safe"],
         limit=options["limit"],
         note=_note(task, input, options | {"store": store}),
         again=again,
@@ -155,7 +162,7 @@ def _check_report_folder(folder: str | None) -> None:
     if Path(folder).exists() and not Path(folder).is_dir():
         raise ConfigError(f"--report: {folder} is a file; name a folder")
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"--report: the folder {folder} cannot be made: {error.strerror}") from None
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -164,7 +171,11 @@ def _check_report_folder(folder: str | None) -> None:
 
 def _note(task: str, input: str, options: dict[str, Any]) -> dict[str, Any]:
     """What a later `annotate retry` needs to do the same again. Of headers, which may be keys, the names only."""
-    kept = {name: _absolute(value) if name in _PATH_OPTIONS else value for name, value in options.items()}
+    kept = {
+        name: _absolute(value) if name in _PATH_OPTIONS else value
+        for name, value in options.items()
+        if name not in _LOG_OPTIONS  # a retry is logged where it is asked for
+    }
     kept["headers"] = sorted(options["headers"])
     return {"task": _absolute(task), "input": _absolute(input), "options": kept}
 
@@ -193,11 +204,30 @@ def as_typed() -> str:
 
 def run_job(job: Job) -> int:
     """Do the run; the exit code."""
-    return anyio.run(with_interrupts, partial(_annotate, job))
+    with logging_as(job.settings.log, endpoint=job.settings.endpoint):
+        try:
+            return anyio.run(with_interrupts, partial(_annotate, job))
+        except Exception as error:
+            log_error(error)
+            raise
+
+
+def _warn_of_prices(job: Job) -> None:
+    """A budget that rests on a price which nobody has looked up today is told so before anything is spent."""
+    config = job.settings.config
+    prices = config.prices
+    if config.budget_usd is None or prices is None or prices.source is None:
+        return
+    click.echo(
+        f"annotate: the budget is reckoned at ${prices.input:g} and ${prices.output:g} per million tokens in and out, "
+        f"as of {prices.as_of} ({prices.source}); if they have changed, give --price-input and --price-output",
+        err=True,
+    )
 
 
 async def _annotate(job: Job, interrupts: Interrupts) -> int:
     started = time.monotonic()
+    _warn_of_prices(job)
     with anyio.CancelScope() as starting:
         interrupts.call(starting.cancel)
         async with open_workbench(
@@ -266,13 +296,14 @@ async def _labelled(corpus: CorpusRun, job: Job, interrupts: Interrupts) -> RunS
             scope.cancel()
             return
         reacted = True
+        corpus.stop(RunStopped("interrupted", "interrupted"))  # first: there may be nobody to tell
         click.echo("\nstopping: waiting for answers in flight; once more stops at once", err=True)
-        corpus.stop(RunStopped("interrupted", "interrupted"))
 
     with anyio.CancelScope() as scope:
         interrupts.call(react)
         async with anyio.create_task_group() as tasks:
-            with make_progress(corpus.counters, prices=job.settings.config.prices) as progress:
+            quiet, prices = job.settings.log.fills_standard_error, job.settings.config.prices
+            with make_progress(corpus.counters, prices=prices, quiet=quiet) as progress:
                 tasks.start_soon(progress.keep_drawing)
                 try:
                     outcome = await corpus.annotate(note=job.note)
@@ -316,9 +347,9 @@ def _write(bench: Workbench, corpus: CorpusRun, job: Job) -> None:
     """A run that was taken back while its input was checked leaves the earlier one to be written."""
     run = corpus.run
     if run is not None and bench.store.query("SELECT 1 FROM runs WHERE id = ?", (run.run_id,)):
-        corpus.write_output(job.output)
+        corpus.write_output(job.output, csv_safe=job.csv_safe)
     elif newest_input(bench.store) is not None:
-        write_newest(bench.store, job.output)
+        write_newest(bench.store, job.output, csv_safe=job.csv_safe)
     else:
         _write_nothing(job.output)
 
@@ -368,7 +399,10 @@ def _ways_on(job: Job, stopped: RunStopped) -> list[str]:
         lines.append(
             f"The endpoint refused the key in {found}." if found else f"No key was sent: none is set in {variables}."
         )
-        lines.append(f"Set the right one with: export {KEY_VARIABLE}=...")
+        if found is not None and found not in key_variables(endpoint.base_url):
+            lines.append(f"Write the right one into {found}.")
+        else:
+            lines.append(f"Set the right one with: export {KEY_VARIABLE}=...")
     if job.store is None:
         lines.append("Nothing was kept, because the output is standard output; --store FILE would keep the answers.")
     elif job.ask_again is not None and stopped.kind == "brake":  # they may be just the records that always fail

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import anyio
 import click
 from click.core import ParameterSource
 
+from engine.adapters.files.atomic import replacing
 from engine.cli.exits import ALL_ANNOTATED
 from engine.cli.interrupts import Interrupts
 from engine.testing.simulator.command import BEHAVIOURS, LATENCIES, SimulatorConfig, build_endpoint
@@ -150,6 +152,19 @@ def simulate_command(
     return ALL_ANNOTATED
 
 
+_OPEN = "annotate: {} is not this machine alone: whoever reaches it may use this endpoint; leave --host out to be alone"
+
+
+def _is_loopback(host: str) -> bool:
+    """A name that is not known to be this machine's own may be any."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def _config(profile: str | None, faults: dict[str, Rate], options: dict[str, Any]) -> SimulatorConfig:
     """The set-up: that of a profile, changed by what was given on the command line."""
     if profile is None:
@@ -173,6 +188,8 @@ async def _serve(endpoint: SimulatedEndpoint, host: str, port: int) -> None:
             async with serving(endpoint, host=host, port=port) as base_url:
                 click.echo(base_url)
                 click.echo("a simulated endpoint; Ctrl-C ends it", err=True)
+                if not _is_loopback(host):
+                    click.echo(_OPEN.format(host), err=True)
                 await anyio.sleep_forever()
         except OSError as error:
             failure = error
@@ -183,6 +200,7 @@ async def _serve(endpoint: SimulatedEndpoint, host: str, port: int) -> None:
 
 def _write_ledger(path: str, endpoint: SimulatedEndpoint) -> None:
     try:
-        Path(path).write_text(json.dumps(endpoint.ledger.as_dict(), indent=2) + "\n", encoding="utf-8")
+        with replacing(Path(path)) as stream:
+            stream.write((json.dumps(endpoint.ledger.as_dict(), indent=2) + "\n").encode())
     except OSError as error:
         raise ConfigError(f"--ledger: {path} cannot be written: {error.strerror}") from None

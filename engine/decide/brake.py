@@ -26,6 +26,7 @@ _PAUSE_BASE_S = 0.25
 _PAUSE_CAP_S = 4.0
 _SILENT_S = 120.0
 _LIMITED_S = 600.0
+_LIMITED_FAULTS = 3  # 429s in a row over that time: where each makes us wait ten minutes, eight take an hour
 
 
 _PATIENCE = 5  # so many times as many barren calls where an earlier run has worked
@@ -77,15 +78,25 @@ class Brake:
         return self._faults_in_a_row.total() >= _SILENT_FAULTS
 
     @property
-    def pause_s(self) -> float:
-        """How long nobody should send after the fault just observed; doubles with every one, until anything worked.
+    def has_worked(self) -> bool:
+        """Whether anything was accepted in this run."""
+        return self._accepted > 0
+
+    def pause_s(self, now: float) -> float:
+        """How long nobody should send after the fault just observed.
 
         Without it a refused connection fails a thousand times in a second, and a restart of one second ends the run.
+        Until anything worked it doubles with every fault. Later it is half of the time that nothing but errors came:
+        all that was in flight when a server went away fails at once, which says no more than one of them.
+        429s ask for pauses of their own.
         """
         row = self._faults_in_a_row.total()
-        if self._accepted or row < _PAUSED_FAULTS:
+        if not self._accepted:
+            return 0.0 if row < _PAUSED_FAULTS else min(_PAUSE_CAP_S, _PAUSE_BASE_S * 2.0 ** (row - _PAUSED_FAULTS))
+        limited = 2 * self._faults_in_a_row[FaultKind.RATE_LIMIT] >= row
+        if limited or not self.is_silent or self._quiet_since_s is None:
             return 0.0
-        return min(_PAUSE_CAP_S, _PAUSE_BASE_S * 2.0 ** (row - _PAUSED_FAULTS))
+        return min(_PAUSE_CAP_S, max(_PAUSE_BASE_S, (now - self._quiet_since_s) / 2))
 
     @property
     def wants_lone(self) -> bool:
@@ -149,11 +160,14 @@ class Brake:
 
     def _gone_silent(self, now: float) -> Stop | None:
         count = self._faults_in_a_row.total()
-        if self._quiet_since_s is None or count < _SILENT_FAULTS:
+        if self._quiet_since_s is None or not count:
             return None
         quiet_s = now - self._quiet_since_s
         cause, _ = self._faults_in_a_row.most_common(1)[0]
         limited = cause == FaultKind.RATE_LIMIT
+        waited_out = limited and count >= _LIMITED_FAULTS and quiet_s >= _LIMITED_S
+        if count < _SILENT_FAULTS and not waited_out:
+            return None
         patience_s = _LIMITED_S if limited else _SILENT_S
         never_s = _LIMITED_S / 5 if limited else _NEVER_S
         if quiet_s < (patience_s if self._accepted else never_s):

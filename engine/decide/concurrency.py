@@ -24,7 +24,7 @@ _STEP = 2.0
 _GAIN = 0.04
 """Of throughput, for a doubling of the load: less is none. Measured: +12 % from 8 to 16, -0.5 % from 32 to 64."""
 _MISSES = 2  # doublings without a gain before the climb ends: throughput has dents, and one round is noisy
-_LONG_S = 10.0  # a second look beyond the knee is not worth rounds that take longer
+_LONG_S = 10.0  # a second look beyond the knee is not worth rounds that take longer, nor a round twice as many replies
 _SHARE = 0.983  # of the best throughput, less its standard error, that the chosen window must have; 95 % is promised
 _USED = 0.8  # of the window, in flight at the time of sending, or the reply says nothing about this window
 _APART = 1.4  # levels nearer than this are not compared: the difference would be noise
@@ -198,7 +198,8 @@ class Window:
         if not self._seeks or not used or abs(ticket.size - self._size) > 0.1 * self._size or latency_s <= 0:
             return
         self._take_in(now, ticket.in_flight, latency_s, uncached_input_tokens, output_tokens)
-        if self._round.weight >= max(8.0, 0.9 * min(self._size, _MEMORY / 2)):
+        least = 0.0 if self._round.latency_s > _LONG_S * self._round.weight else 8.0
+        if self._round.weight >= max(least, 0.9 * min(self._size, _MEMORY / 2)):
             self._model.fit()
             self._decide(now)
 

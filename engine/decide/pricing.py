@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Iterable
 
 from engine.vocabulary.config import Prices
+from engine.vocabulary.prices import PriceList
 
 _MILLION = 1_000_000
+_SNAPSHOT = re.compile(r"-(?:\d{4}-\d{2}-\d{2}|\d{8})\Z")  # gpt-4o-mini-2024-07-18, claude-3-haiku-20240307
 
 
 def cost_usd(prices: Prices, *, input_tokens: int, cached_tokens: int, output_tokens: int) -> float:
@@ -30,3 +34,33 @@ def input_saving(*, static_share: float, batch_size: int) -> float:
     :param static_share: r, static tokens per record's tokens. Source: Schnabel, "Stop wasting LLM tokens", 2024.
     """
     return static_share * (1 - 1 / batch_size) / (1 + static_share)
+
+
+def listed_price(lists: Iterable[PriceList], host: str, model: str) -> Prices | None:
+    """What a model costs at a host; None where nobody says. A dated snapshot costs what its model does, unless the
+    table has it by its own name.
+
+    Only the host's own list counts: the same name elsewhere may be another offer.
+    """
+    return _found([listed for listed in lists if listed.host in (None, host)], model)
+
+
+def listed_elsewhere(lists: Iterable[PriceList], model: str) -> Prices | None:
+    """What anybody takes for a model of that name: a hint, and never used as a price."""
+    return _found(lists, model)
+
+
+def _found(lists: Iterable[PriceList], model: str) -> Prices | None:
+    known = list(lists)
+    for name in (model, _SNAPSHOT.sub("", model)):
+        for listed in known:
+            price = listed.models.get(name)
+            if price is not None:
+                return Prices(
+                    input=price.input,
+                    output=price.output,
+                    cached_input=price.cached_input,
+                    source=listed.source,
+                    as_of=listed.as_of,
+                )
+    return None

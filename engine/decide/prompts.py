@@ -7,6 +7,7 @@ the schema is constant for a task for the same reason, and because a changed one
 from __future__ import annotations
 
 import math
+import random
 import re
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -133,6 +134,32 @@ def request_salt(offset: int, call: int) -> str:
 def request_ids(salt: str, count: int) -> list[str]:
     """Ids of the items of one request: ``k3f-1``, ``k3f-2``, ..."""
     return [f"{salt}-{number}" for number in range(1, count + 1)]
+
+
+_SPELLED_OUT = re.compile(r"\\+u([0-9a-fA-F]{4})")
+_MOST_SPELLINGS = 3  # escapes within escapes; beyond, no reader of a reply would find an id
+
+
+def forges_id(message: str, salt: str, items: int) -> bool:
+    """Whether a text in a message spells one of its ids, plain or in JSON's escapes.
+
+    A reply that repeats the text would then hold a result under the right id. With the salts that there are, a text
+    with a thousand guesses hits in three calls of a hundred.
+
+    :param items: of the message, each of which has one id.
+    """
+    for _ in range(_MOST_SPELLINGS):
+        if message.count(f"{salt}-") > items:
+            return True
+        if "\\u" not in message:
+            return False
+        message = _SPELLED_OUT.sub(lambda found: chr(int(found[1], 16)), message)
+    return message.count(f"{salt}-") > items
+
+
+def longer_salt(salt: str, rng: random.Random) -> str:
+    """A salt for a request whose texts hold the usual one."""
+    return salt + "".join(rng.choices(_ALPHABET, k=5))
 
 
 def interleaved(examples: Sequence[Example]) -> list[Example]:

@@ -233,7 +233,7 @@ class Judge:
                 if not self._judges:
                     return f"{at}: can't be judged: the task has no labels to compare, only free text or numbers."
                 if not verdict.compared:
-                    return f"{at}: nothing compared yet."
+                    return f"{at}: nothing was compared."
                 return (
                     f"{at}: not shown to hold: {1.0 - verdict.high:.0%} to {1.0 - verdict.low:.0%} of the answers "
                     f"differ from the lone ones ({verdict.compared} compared; allowed beyond noise: {self._most:.0%})."

@@ -38,6 +38,10 @@ _EXCESS = 0.1  # of refusals, beyond twice the usual
 _FALLS = 3  # computed limits in a row, each this much lower than the one before: they do not explain the refusals
 _LOWER = 0.85
 _FULL = 0.9
+_LEAST_PROBE_S, _MOST_PROBE_S = 0.5, 4.0  # between requests while nothing is let in
+_DRY_S = 3.0  # refusals alone: no more cuts
+_CLOSED_S = 5.0  # without anything let in: a limit on a window of time, or a bucket so slow that it does not matter
+_MINUTE_SHARE = 0.5  # of what the last sixty seconds let in: no cut goes below it
 _KNOWN = 0.98  # of a limit that headers name; the endpoint's clock is not ours
 _HISTORY = 200
 
@@ -143,6 +147,10 @@ class _Quota:
         self._used_s = 0.0
         self._recover_s = _RECOVER_S
         self._emptied_s: float | None = None
+        self._opened_s: float | None = None  # first let in after a time in which nothing was
+        self._dry_since_s: float | None = None  # first refused of those since which nothing was let in
+        self._probe_s = 0.0  # between requests while nothing is admitted; 0 while something is
+        self._next_probe_s = -math.inf
         self._first_s = math.inf
         self._level = 0.0
         self._at_s: float | None = None
@@ -169,14 +177,17 @@ class _Quota:
             return 0.0
         # What is larger than the bucket goes when that is nearly full, into debt, and whoever comes after pays. A full
         # one we would run after until it holds the request: it grows with the rate while we wait.
-        return max(0.0, (min(amount, _FULL * self._burst(rate)) - self._level) / rate)
+        paced_s = max(0.0, (min(amount, _FULL * self._burst(rate)) - self._level) / rate)
+        return max(self._next_probe_s - now, 0.0) if self._probe_s else paced_s
 
     def spend(self, now: float, amount: int) -> None:
         rate = self._refill(now)
         self._first_s = min(self._first_s, now)
         self._sent.add(now, amount)
         self._refusals.note_sent(calm=self._is_calm)
-        if rate is not None:
+        if self._probe_s:
+            self._next_probe_s = now + self._probe_s
+        elif rate is not None:
             self._level -= amount
 
     @property
@@ -197,14 +208,24 @@ class _Quota:
         self._sent.add(ticket_at_s, -amount)
         near = self._is_computed and not self._is_calm
         measured = self._is_measured(ticket_at_s)
-        if not self._refusals.show_limit(paced=self.rate is not None, near=near, calm=self._is_calm, measured=measured):
+        shows = self._refusals.show_limit(paced=self.rate is not None, near=near, calm=self._is_calm, measured=measured)
+        self._dry_since_s = ticket_at_s if self._dry_since_s is None else self._dry_since_s
+        if self._top is not None and now - self._dry_since_s >= _DRY_S:
+            # Nothing comes through, so another cut would be about the same limit. Ask now and then when that ends.
+            self._probe_s = min(_MOST_PROBE_S, 2 * self._probe_s or _LEAST_PROBE_S)
+            self._next_probe_s = now + self._probe_s
+            return False
+        if not shows:
             return False
         share = self._refusals.share
         self._refusals.restart()
         self.episode += 1
         is_computed = self._is_measured(ticket_at_s)
         before = self._top
-        self._top, self._cut_to = self._estimate(ticket_at_s, now)
+        top, self._cut_to = self._estimate(ticket_at_s, now)
+        # Where a limit is on any sixty seconds, what one clump of requests left free says little of the next minute.
+        _, minute = self._sent.between(ticket_at_s - 60.0, ticket_at_s)
+        self._top = max(top, _MINUTE_SHARE * minute / 60.0)
         self._is_computed = is_computed
         self._note_fall(before, share)
         mean = max(1.0, self._sent.mean)
@@ -213,6 +234,23 @@ class _Quota:
         self._used_s = 0.0
         self._level = min(self._level, 0.0)
         return True
+
+    def accept(self, ticket_at_s: float) -> str | None:
+        """A request was let in; why the rate has changed, if it has."""
+        if self._dry_since_s is None or ticket_at_s <= self._dry_since_s:
+            return None
+        dry_s, dry_since_s = ticket_at_s - self._dry_since_s, self._dry_since_s
+        was_probing, self._probe_s, self._dry_since_s = self._probe_s > 0, 0.0, None
+        if not was_probing or dry_s < _CLOSED_S:
+            return None
+        # A limit on a window of time lets nothing in until the window has passed: what it let in before, over the time
+        # from the last opening to this one, is the limit. The cuts meanwhile were about nothing.
+        began_s = max(self._first_s if self._opened_s is None else self._opened_s, self._sent.complete_since_s)
+        _, amount = self._sent.between(began_s - 1e-9, dry_since_s)
+        self._top, self._cut_to, self._is_computed = max(amount, 1) / (ticket_at_s - began_s), _CUT, True
+        self._opened_s = self._emptied_s = ticket_at_s
+        self._used_s, self._level, self._recover_s = 0.0, 0.0, _MAX_RECOVER_S
+        return f"nothing was let in for {dry_s:.0f} s"
 
     def _note_fall(self, before: float | None, share: float) -> None:
         """A limit that was computed is right. Where the next ones are lower and lower, refusals have another reason."""
@@ -230,8 +268,9 @@ class _Quota:
 
     def _estimate(self, at_s: float, now: float) -> tuple[float, float]:
         if self._emptied_s is not None and self._is_measured(at_s):
-            _, amount = self._sent.between(self._emptied_s, at_s)
-            return amount / (at_s - self._emptied_s), _CUT
+            since_s = max(self._emptied_s, self._sent.complete_since_s)
+            _, amount = self._sent.between(since_s, at_s)
+            return amount / (at_s - since_s), _CUT
         paced = self.rate
         if paced is not None and self._top is not None:
             return paced, _AGAIN_CUT  # refused again at once: far above the limit, and the curve must not lead back
@@ -312,9 +351,15 @@ class DiscoveredRate:
             return None
         return 60 * quota.top
 
+    def is_named(self, dimension: Dimension) -> bool:
+        """Whether a refusal or a header has said that there is such a limit."""
+        return self._quotas[dimension].named
+
     def binding(self, now: float, tokens: int) -> Dimension:
-        """The limit that the next request waits for longest."""
+        """The limit that the next request waits for longest; requests, where no refusal has named tokens."""
         amounts: dict[Dimension, int] = {"requests": 1, "tokens": tokens}
+        if not self._quotas["tokens"].named:
+            return "requests"
         return max(amounts, key=lambda name: self._quotas[name].delay_s(now, amounts[name]))
 
     def delay_s(self, now: float, tokens: int) -> float:
@@ -346,6 +391,14 @@ class DiscoveredRate:
                 continue
             quota.named = dimension is not None
             self._note(now, quota, old, "refused (429)" + ("" if dimension else ", which limit was not said"))
+
+    def observe_accepted(self, ticket: RateTicket, now: float) -> None:
+        """A request was not refused."""
+        for quota in self._quotas.values():
+            old = quota.rate
+            reason = quota.accept(ticket.at_s)
+            if reason is not None:
+                self._note(now, quota, old, reason)
 
     def learn_limit(self, dimension: Dimension, per_minute: float, now: float) -> None:
         """`x-ratelimit-limit-*` has said a limit: taken at once. Nonsense (not a positive number) is ignored."""

@@ -124,17 +124,27 @@ def _checked_id(id_: Any, field: str) -> RecordId:
 
 def _not_in_json(value: Any) -> str | None:
     """What JSON has no word for, with the remedy: the encoder would make base64 of bytes and null of nan and inf."""
-    if value is None or isinstance(value, str | int):
+    if isinstance(value, str):
+        return None if _is_text(value) else "half of a surrogate pair, which is no text; mend it"
+    if value is None or isinstance(value, int):
         return None
     if isinstance(value, float):
         return None if math.isfinite(value) else f"{value}, which is no number to JSON; give None or a finite number"
     if isinstance(value, bytes | bytearray | memoryview):
         return "bytes, which JSON does not have; decode them to a text"
     if isinstance(value, dict):
-        value = value.values()
+        value = [*value, *value.values()]
     elif not isinstance(value, list | tuple | set | frozenset):
         return _not_encoded(value)
     return next((lacking for item in value if (lacking := _not_in_json(item)) is not None), None)
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _not_encoded(value: Any) -> str | None:

@@ -25,6 +25,10 @@ FATAL = frozenset({FaultKind.AUTH, FaultKind.QUOTA, FaultKind.MODEL})
 TRANSIENT = frozenset({FaultKind.SERVER, FaultKind.TRANSPORT, FaultKind.TIMEOUT, FaultKind.BAD_REPLY})
 
 
+DISTURBED = "neighbours"
+"""Why a reply was not accepted though it was whole; see docs/design/neighbours.md."""
+
+
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """A record with its accepted output."""
 
@@ -135,6 +139,15 @@ def _judge_refused(batch: Batch, fault: Fault, limits: Recovery) -> Verdict:
         return Verdict(children=(Batch(items=(item,)),), cause=fault.kind)
     error = RecordError(kind=fault.kind, message=fault.text)
     return Verdict(failed=(Failure(item=item, error=error),), cause=fault.kind)
+
+
+def judge_disturbed(batch: Batch, family: int) -> Verdict:
+    """The verdict on a batch in which a record seems to have changed the answers to others: nothing of it is accepted.
+
+    :param family: the number under which its records are followed.
+    """
+    parts = tuple(msgspec.structs.replace(half, family=family) for half in halves(batch.items))
+    return Verdict(children=parts, cause=DISTURBED, split=True)
 
 
 def halves(items: tuple[Item, ...]) -> tuple[Batch, ...]:

@@ -20,11 +20,18 @@ class SentLog:
     def __init__(self) -> None:
         self._log: deque[tuple[float, int]] = deque()
         self._older: deque[tuple[int, int, int]] = deque()  # twentieth of a second, how many, how much
+        self._newest_s = -math.inf
 
     def __len__(self) -> int:
         return len(self._log) + len(self._older)
 
+    @property
+    def complete_since_s(self) -> float:
+        """From when on all that was sent is here; a rate must not be taken over a longer time."""
+        return self._newest_s - _MEMORY_S
+
     def add(self, at_s: float, amount: int) -> None:
+        self._newest_s = max(self._newest_s, at_s)
         self._log.append((at_s, amount))
         while len(self._log) > _EXACT:
             self._put_away(*self._log.popleft())

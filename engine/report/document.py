@@ -138,6 +138,7 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
     """US dollars of this run. `prices` are per million tokens.
 
     :ivar unconfirmed_usd: on top of `usd`, the most that attempts without any reply may be billed for.
+    :ivar source: the page that the prices are from; None: the user gave them. `as_of` is when they were so.
     """
 
     usd: float
@@ -145,6 +146,12 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
     per_1000_valid_usd: float | None
     wasted_usd: float
     prices: dict[str, float]
+    source: str | None = None
+    as_of: str | None = None
+
+
+NoCost = Literal["unpriced", "local", "embedded"]
+"""Why a report has no cost: nobody knows the price, or it is a machine of one's own, or the embedded model."""
 
 
 class Steady(msgspec.Struct, frozen=True, kw_only=True):
@@ -347,6 +354,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     settings: dict[str, Any]
     versions: dict[str, str]
+    no_cost: NoCost | None = None
     window: WindowUse | None = None
     rate: RateUse | None = None
     target: TargetUse | None = None

@@ -25,6 +25,7 @@ def render(report: Report) -> str:
         pace=sentences.pace(report),
         gallery=hang(report),
         binding=sentences.BINDING,
+        price_source=sentences.price_source(report),
     )
 
 

@@ -125,7 +125,7 @@ class Counters:
         self.splits += verdict.split
         if verdict.cause:
             self.causes[verdict.cause] += 1
-            self.followed[verdict.cause, _remedy(verdict)] += 1
+            self.followed[verdict.cause, remedy(verdict)] += 1
 
     def add_waits(self, waits: Waits, now: float) -> None:
         """Count the seconds that a batch waited to be sent, by cause; it goes `now`."""
@@ -139,8 +139,8 @@ class Counters:
             self.notices.append(text)
 
 
-def _remedy(verdict: Verdict) -> str:
-    """In the words of the report."""
+def remedy(verdict: Verdict) -> str:
+    """What is done about it, in the words of the report."""
     if verdict.retry:
         return "sent again"
     if verdict.split:

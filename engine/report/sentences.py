@@ -24,6 +24,7 @@ CAUSES = {
     "invalid-output": "an answer outside the labels or of a wrong type; good ones kept, the rest asked again",
     "missing": "some records were left out of the reply; the others kept, these asked again",
     "no-json": "nothing in the reply was an answer in the format asked for; halved",
+    "neighbours": "a record seems to have changed the answers to others; nothing of it accepted, halved",
     "too-long": "does not fit into a request of its own; never sent",
     "bad-record": "the input could not be used; never sent",
 }
@@ -32,7 +33,7 @@ BINDING = {
     "rpm": "requests per minute",
     "tpm": "tokens per minute",
     "window": "requests in flight at once",
-    "pause": "pauses that the endpoint asked for",
+    "pause": "pauses after refusals and errors",
 }
 
 
@@ -75,3 +76,13 @@ def pace(report: Report) -> str:
         said.append(f"{words.usd(report.cost.usd)} spent{each}")
     sentence = "; ".join(said)
     return f"{sentence[:1].upper()}{sentence[1:]}." if said else ""
+
+
+def price_source(report: Report) -> str:
+    """Where the prices are from, and of when; nothing without any."""
+    cost = report.cost
+    if cost is None:
+        return ""
+    if cost.source is None:
+        return "as given"
+    return f"as of {words.visible(cost.as_of or 'a day unknown')} from {words.visible(cost.source)}, not checked since"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
+from urllib.parse import urlsplit
+
 from engine.decide.pricing import cost_usd
-from engine.report.document import Cost, Saving, TokenParts, Tokens
+from engine.report.document import Cost, NoCost, Saving, TokenParts, Tokens
 from engine.report.ledger import Ledger
 from engine.report.metrics import Counters
 from engine.vocabulary.config import Prices
@@ -104,4 +107,19 @@ def cost_of(counters: Counters, ledger: Ledger, prices: Prices | None, valid: in
         per_1000_valid_usd=round(1000 * usd / valid, 9) if valid else None,
         wasted_usd=round(wasted, 9),
         prices={"input": prices.input, "cached_input": cached, "output": prices.output},
+        source=prices.source,
+        as_of=prices.as_of,
     )
+
+
+def no_cost(prices: Prices | None, endpoint: str) -> NoCost | None:
+    """Why there is no cost, in one word. A private or loopback address is a machine of one's own."""
+    if prices is not None:
+        return None
+    if "://" not in endpoint:
+        return "embedded"
+    try:
+        host = urlsplit(endpoint).hostname or ""
+        return "local" if host == "localhost" or ipaddress.ip_address(host).is_private else "unpriced"
+    except ValueError:
+        return "unpriced"

@@ -114,7 +114,9 @@ def rate_use(counters: Counters) -> RateUse | None:
     found = counters.rate
     if found is None:
         return None
-    requests, tokens = found.per_minute("requests"), found.per_minute("tokens")
+    requests = found.per_minute("requests")
+    # A refusal that names no limit slows both down. One of them is enough to tell of.
+    tokens = found.per_minute("tokens") if found.is_named("tokens") or requests is None else None
     return RateUse(
         requests_per_minute=None if requests is None else round(requests, 3),
         tokens_per_minute=None if tokens is None else round(tokens, 3),

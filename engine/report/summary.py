@@ -37,7 +37,7 @@ from engine.report.html import render
 from engine.report.ledger import Ledger
 from engine.report.metrics import Counters
 from engine.report.series import Series
-from engine.report.spending import cost_of, tokens, unconfirmed_notices
+from engine.report.spending import cost_of, no_cost, tokens, unconfirmed_notices
 from engine.report.steering import form_use, rate_use, size_moves, target_use, window_use
 from engine.report.timeline import idle_s, timeline
 from engine.vocabulary.config import Prices, RunConfig
@@ -100,6 +100,7 @@ def make_report(
         requests=_requests(counters, ledger),
         tokens=tokens(counters, ledger, static_tokens),
         cost=cost_of(counters, ledger, prices, valid),
+        no_cost=no_cost(prices, endpoint),
         throughput=_throughput(ledger, valid, span_s, config.target_p95_s),
         latency_s=Latencies(request=ledger.request_latencies(), record=ledger.record_latencies()),
         queue_wait_s=waits,
@@ -155,7 +156,7 @@ def write_report(folder: str | Path, report: Report) -> Path:
     document = msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
     page = render(report).encode()
     try:
-        target.mkdir(parents=True, exist_ok=True)
+        target.mkdir(mode=0o700, parents=True, exist_ok=True)
         _keep_earlier(target)
         for name, content in ((JSON_NAME, document), (HTML_NAME, page)):
             with replacing(target / name) as stream:

@@ -11,15 +11,17 @@ from engine.adapters.store import CallRow, RunStore, SentRow, Spent
 from engine.decide.answers import Reading, read_answers
 from engine.decide.batch_size import Work
 from engine.decide.brake import Stop
+from engine.decide.neighbours_canaries import Canary
 from engine.decide.prompts import first_words
 from engine.decide.recovery import Verdict, judge_fault, judge_reply
 from engine.run.audit import MISSING
 from engine.run.dispatch import Sent
 from engine.run.intake import Intake
 from engine.run.journal import Journal
+from engine.run.neighbours import NOTHING_READ, without
 from engine.run.outcome import Settled, copies, settle
 from engine.run.state import RunState
-from engine.vocabulary.errors import RunStopped
+from engine.vocabulary.errors import RunStopped, StoreError
 from engine.vocabulary.values import ASKS, Batch, Completion, Fault, FaultKind, Item, RecordError, Result, Usage
 
 _UNKEYED_REPLIES = 2
@@ -64,7 +66,7 @@ class Caller:
         try:
             self._note_sent(sent)
             outcome = await sent.asking.provider.complete(
-                user=sent.user, max_output_tokens=sent.max_output_tokens, items=len(sent.ids)
+                user=sent.user, max_output_tokens=sent.max_output_tokens, items=len(sent.ids) + len(sent.canaries)
             )
             with anyio.CancelScope(shield=True):  # from here on the reply is paid for
                 settling = True
@@ -73,6 +75,9 @@ class Caller:
                 self._observe_load(sent, outcome, usage)
                 settled += await self._settle_call(sent, outcome, usage, spent)
             return settled
+        except StoreError as error:
+            self._state.stop(error)  # before the slot is free: what is sent from now on could not be kept either
+            raise
         except anyio.get_cancelled_exc_class():
             if not settling:
                 with anyio.CancelScope(shield=True):
@@ -80,7 +85,7 @@ class Caller:
             raise
         finally:
             self._state.counters.in_flight -= 1
-            self._state.budget.settle(sent.reserved_usd, spent)
+            self._state.budget.settle(sent.reserved, spent)
             self._state.changed.notify()
 
     def _note_sent(self, sent: Sent) -> None:
@@ -90,7 +95,7 @@ class Caller:
                 call_id=sent.number,
                 sent_at=self._state.wall(sent.sent_at_s),
                 size=len(sent.ids),
-                input_tokens=sent.expected_input,
+                input_tokens=sent.most_input,
                 output_tokens=sent.max_output_tokens,
             )
         )
@@ -115,6 +120,7 @@ class Caller:
             unconfirmed_input=spent.unconfirmed_input,
             unconfirmed_output=spent.unconfirmed_output,
         )
+        self._state.log.call_given_up(sent, row.latency_s)
         await self._journal.write([row], ())
         self._store.note_ended(sent.number)
 
@@ -128,6 +134,7 @@ class Caller:
         self._count(verdict, usage)
         self._observe_size(sent, outcome, verdict, usage, now)
         settled = self._ends(sent, verdict, now)
+        self._tell(sent, outcome, verdict, usage, now)
         self._maybe_stop(verdict, outcome, now)  # before anything is awaited, or more would be sent meanwhile
         row = self._call_row(sent, outcome, verdict, usage, spent, now)
         await self._journal.write([row], [end.row for end in settled])
@@ -156,15 +163,22 @@ class Caller:
         if isinstance(outcome, Fault):
             verdict = judge_fault(batch, outcome, state.config.recovery, now=now, rng=state.rng)
             self._after_fault(sent, outcome, verdict, now)
+            state.neighbours.settled(batch, {}, NOTHING_READ, verdict)
             if sent.batch.purpose == "anchor" and state.auditor is not None:
                 state.auditor.anchor_ended()
             return verdict
         reading = self._read(sent, outcome)
         ids = dict(zip(sent.ids, batch.items, strict=True))
-        verdict = judge_reply(batch, ids, reading, outcome, state.config.recovery)
-        self._after_reply(sent, outcome, reading, len(verdict.accepted), verdict.cause)
+        own = without(reading, sent.canaries)
+        disturbed = state.neighbours.judged(batch, ids, sent.canaries, reading)
+        verdict = disturbed or judge_reply(batch, ids, own, outcome, state.config.recovery)
+        if disturbed is None:
+            state.neighbours.settled(batch, ids, own, verdict)
+        self._after_reply(sent, outcome, reading, len(own.answers), verdict.cause)
         if state.auditor is not None:
-            outputs, usage = _outputs(sent, reading), self._usage(sent, outcome)
+            believed = disturbed is None and not state.neighbours.speaks(batch.items[0])
+            outputs = _outputs(sent, own) if believed else [MISSING] * len(sent.ids)
+            usage = self._usage(sent, outcome)
             state.auditor.observe_reply(
                 sent.batch, outputs, usage, static_tokens=sent.static_tokens, now=now, form=sent.asking.prompt.form
             )
@@ -173,12 +187,12 @@ class Caller:
     async def _settle_audit(self, sent: Sent, outcome: Completion | Fault, usage: Usage, spent: Spent) -> list[Settled]:
         """A reply that is only compared. Nothing of it is an answer, and one that is lost is not asked for again."""
         state, now = self._state, anyio.current_time()
-        auditor, cause = state.auditor, ""
+        auditor, cause, is_fatal = state.auditor, "", False
         if isinstance(outcome, Fault):
             fault = judge_fault(sent.batch, outcome, state.config.recovery, now=now, rng=state.rng)
             self._after_fault(sent, outcome, fault, now)
             self._maybe_stop(fault, outcome, now)
-            cause = fault.cause
+            cause, is_fatal = fault.cause, fault.fatal
             if auditor is not None:
                 auditor.give_up(sent.batch, usage, about_content=outcome.kind in _ABOUT_CONTENT)
         else:
@@ -192,6 +206,8 @@ class Caller:
         state.counters.add_unconfirmed(spent.unconfirmed_input, spent.unconfirmed_output)
         _settle_reservation(sent, outcome, usage)
         self._count(Verdict(cause=cause), usage, audit=True)
+        self._tell(sent, outcome, Verdict(cause=cause, fatal=is_fatal), usage, now)
+        state.log.verdict()
         row = self._call_row(sent, outcome, Verdict(cause=cause), usage, spent, now)
         await self._journal.write([msgspec.structs.replace(row, purpose="audit")], ())
         self._store.note_ended(sent.number)
@@ -199,7 +215,8 @@ class Caller:
 
     def _read(self, sent: Sent, completion: Completion) -> Reading:
         keyed = sent.asking.keyed
-        asked = {id_: first_words(item.record.input) if keyed else "" for id_, item in sent.ids.items()}
+        everybody: dict[str, Item | Canary] = {**sent.ids, **sent.canaries}
+        asked = {id_: first_words(one.record.input) if keyed else "" for id_, one in everybody.items()}
         return read_answers(completion.text, asked, sent.asking.check, keyed=keyed)
 
     def _after_reply(self, sent: Sent, completion: Completion, reading: Reading, accepted: int, cause: str) -> None:
@@ -235,7 +252,15 @@ class Caller:
         state = self._state
         state.counters.http_429 += fault.status == 429
         state.brake.observe_fault(fault.kind, size=len(sent.batch.items), message=fault.text, now=now)
-        state.pause_until(now + max(verdict.pause_s, state.brake.pause_s))
+        pause_s = max(verdict.pause_s, state.brake.pause_s(now))
+        state.pause_until(now + pause_s)
+        state.log.paused(pause_s, verdict.cause, sent.number)
+
+    def _tell(self, sent: Sent, outcome: Completion | Fault, verdict: Verdict, usage: Usage, now: float) -> None:
+        log = self._state.log
+        log.call_ended(sent, outcome, verdict, usage, purpose=sent.batch.purpose, latency_s=now - sent.sent_at_s)
+        if log.is_on:
+            log.moves(now)
 
     # -- what follows ----------------------------------------------------------------------------------------------
 
@@ -356,7 +381,7 @@ class Caller:
 
 def _unconfirmed(sent: Sent) -> Spent:
     """What a request without a reply may be billed for: what was sent, and the most that it may put out."""
-    return Spent(unconfirmed_input=sent.expected_input, unconfirmed_output=sent.max_output_tokens)
+    return Spent(unconfirmed_input=sent.most_input, unconfirmed_output=sent.max_output_tokens)
 
 
 def _spent(sent: Sent, outcome: Completion | Fault, usage: Usage) -> Spent:
@@ -367,9 +392,12 @@ def _spent(sent: Sent, outcome: Completion | Fault, usage: Usage) -> Spent:
 
 
 def _settle_reservation(sent: Sent, outcome: Completion | Fault, usage: Usage) -> None:
-    """Of a request that failed the endpoint may have counted all of it, so what was reserved stays."""
+    """Of a request that failed the endpoint may have counted all of it, so what was reserved stays: unless there was no
+    connection."""
     if isinstance(outcome, Completion) or outcome.usage is not None:
         sent.reservation.settle(input_tokens=usage.input_tokens, output_tokens=usage.output_tokens)
+    elif not outcome.sent:
+        sent.reservation.give_back()
 
 
 def _charged(sent: Sent, outcome: Completion | Fault, usage: Usage) -> int:
@@ -381,7 +409,13 @@ def _charged(sent: Sent, outcome: Completion | Fault, usage: Usage) -> int:
 
 def _descended(child: Batch, parent: Batch, verdict: Verdict) -> Batch:
     """A child, charged to the size that its records were first aimed at."""
-    return msgspec.structs.replace(child, origin=parent.origin, first=parent.first and verdict.retry, purpose="ask")
+    return msgspec.structs.replace(
+        child,
+        origin=parent.origin,
+        first=parent.first and verdict.retry,
+        purpose="ask",
+        family=child.family or parent.family,
+    )
 
 
 def _outputs(sent: Sent, reading: Reading) -> list[object]:

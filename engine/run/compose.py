@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import math
 import os
+import random
 import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -13,8 +14,8 @@ from typing import Any
 import msgspec
 
 from engine.adapters.http import HttpTransport
+from engine.adapters.key_file import key_for
 from engine.adapters.local import CONTEXT_TOKENS, LOCAL_MODEL_NAME, local_model
-from engine.adapters.providers.known import find_key
 from engine.adapters.providers.openai_chat import EndpointKnowledge, OpenAIChat
 from engine.adapters.store import RunStore, open_store, temporary_store
 from engine.adapters.tokens import TiktokenCounter
@@ -26,8 +27,10 @@ from engine.report.metrics import Counters
 from engine.run.budget import Budget
 from engine.run.intake import Inputs
 from engine.run.journal import RunSync, in_thread
+from engine.run.log import RunLog
 from engine.run.pipeline import Pipeline
 from engine.run.plan import Asking, Plan
+from engine.run.prices import priced
 from engine.run.readers import Prepare
 from engine.vocabulary.config import AnswerForm, Endpoint, OnBadRecord, RunConfig, check_config
 from engine.vocabulary.errors import ConfigError
@@ -49,12 +52,14 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     """One run in the store: of a task, on a model.
 
     :ivar worked_before: the store holds answers from an earlier run.
+    :ivar log: of this run.
     """
 
     run_id: int
     settings_id: int
     plan: Plan
     worked_before: bool
+    log: RunLog
 
 
 class Workbench:
@@ -74,7 +79,8 @@ class Workbench:
         self._allow_change = allow_change
         self._known = EndpointKnowledge()
         self._next_call = store.next_call_id()
-        self._budget = Budget.of(config, store.spent(model_name))
+        self._salt_offset = random.SystemRandom().randrange(1 << 30)
+        self._budget = Budget.of(config, store.spent(model_name), store.spent())
 
     @property
     def is_simulated(self) -> bool:
@@ -142,7 +148,12 @@ class Workbench:
             return settings_id, run_id, self.store.has_answers(settings_id)
 
         settings_id, run_id, worked_before = await self.run_sync(begin)
-        return Run(run_id=run_id, settings_id=settings_id, plan=plan, worked_before=worked_before)
+        log = RunLog()
+        log.started(
+            store=None if self.store.path is None else str(self.store.path), store_run=run_id, task=task_key(task),
+            model=self.model_name, endpoint=self.endpoint, config=self.config,
+        )  # fmt: skip
+        return Run(run_id=run_id, settings_id=settings_id, plan=plan, worked_before=worked_before, log=log)
 
     async def end(self, run: Run, status: str) -> None:
         """Note how a run ended.
@@ -156,6 +167,7 @@ class Workbench:
                 self.store.mark_redo(run.settings_id, "run_id = ? AND ok = 0", [run.run_id])
             self.store.end_run(run.run_id, ended_at=time.time(), status=status)
 
+        run.log.ended(status)
         await self.run_sync(end)
 
     def pipeline(
@@ -183,7 +195,9 @@ class Workbench:
             counters=counters,
             budget=self._budget,
             call_number=self._call_number,
+            salt_offset=self._salt_offset,
             worked_before=run.worked_before,
+            log=run.log,
         )
 
     def _call_number(self) -> int:
@@ -228,8 +242,8 @@ def _expected_output(task: Task, prompt: Prompt, tokenizer: Tokenizer) -> float:
 
 
 def with_environment_key(endpoint: Endpoint) -> Endpoint:
-    """The endpoint with the key from `ANNOTATE_API_KEY` or the provider's own variable, unless it has one."""
-    found = None if endpoint.api_key is not None else find_key(endpoint.base_url, os.environ)
+    """The endpoint with the key from the environment (see `key_file.key_for`), unless it has one."""
+    found = None if endpoint.api_key is not None else key_for(endpoint.base_url, os.environ)
     return endpoint if found is None else msgspec.structs.replace(endpoint, api_key=found.key)
 
 
@@ -253,6 +267,7 @@ async def open_workbench(
     :raises ConfigError: something in the configuration is wrong, or a part is not installed.
     """
     check_config(config)
+    config = priced(config, endpoint)
     async with contextlib.AsyncExitStack() as stack:
         if endpoint is None:
             local = await stack.enter_async_context(local_model(model_path))

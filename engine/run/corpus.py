@@ -17,8 +17,9 @@ from engine.decide.records import RecordReader
 from engine.report.metrics import Counters
 from engine.run.compose import Run, Workbench
 from engine.run.intake import Inputs, input_row
+from engine.run.journal import at_once
 from engine.run.pipeline import Pipeline
-from engine.run.readers import Prepared, ThreadReader
+from engine.run.readers import InlineReader, Prepared, ThreadReader
 from engine.vocabulary.errors import InputError, RunStopped
 from engine.vocabulary.task import Task
 from engine.vocabulary.values import BadRecord, RawRecord, RecordError, Result
@@ -113,7 +114,10 @@ class CorpusRun:
         if self._stopping is not None:
             self._pipeline.stop(self._stopping)
         ahead = self._bench.config.packing.look_ahead
-        reader = ThreadReader(self._records(), self._bench.prepare(self._task), ahead=ahead)
+        records, prepare = self._records(), self._bench.prepare(self._task)
+        # Virtual time cannot wait for a thread.
+        inline = self._bench.run_sync is at_once
+        reader = InlineReader(records, prepare) if inline else ThreadReader(records, prepare, ahead=ahead)
         try:
             await self._pipeline.run(reader, _nobody)
         except RunStopped as stopped:
@@ -171,12 +175,12 @@ class CorpusRun:
 
     # -- the output ----------------------------------------------------------------------------------------------
 
-    def write_output(self, path: str) -> int:
+    def write_output(self, path: str, *, csv_safe: bool = False) -> int:
         """Write what is done and failed so far, in input order; the number of rows. Blocks."""
         if self.run is None:
             return 0
         rows = output_rows(self._bench.store, self.run.run_id, self.run.settings_id)
-        return write_rows(path, rows, fields=list(self._task.fields))
+        return write_rows(path, rows, fields=list(self._task.fields), csv_safe=csv_safe)
 
 
 async def _nobody(result: Result) -> None:

@@ -10,18 +10,19 @@ import anyio
 import msgspec
 
 from engine.adapters.limits import Reservation
-from engine.adapters.store import Spent
 from engine.decide.brake import PROBES
+from engine.decide.neighbours_canaries import Canary
 from engine.decide.packing import pack
-from engine.decide.prompts import first_words, request_ids, request_salt, user_message
+from engine.decide.prompts import first_words, forges_id, longer_salt, request_ids, request_salt, user_message
 from engine.decide.rate import Dimension
+from engine.run.budget import Reserve
 from engine.run.load import LoadTicket
+from engine.run.neighbours import Company
 from engine.run.plan import Asking
 from engine.run.queue import Wait
 from engine.run.state import RunState
 from engine.vocabulary.values import Batch, Item, Waits
 
-_NOTHING = Spent()
 _FULL_SHARE = 0.8
 _LEAST_WAIT_S = 0.001
 
@@ -29,6 +30,7 @@ _LEAST_WAIT_S = 0.001
 class Sent(msgspec.Struct, frozen=True, kw_only=True):
     """A request on its way: what it asked, how, and what was reserved for it.
 
+    :ivar ids: request id -> record; `canaries`: request id -> canary that is sent along.
     :ivar static_tokens: of `expected_input`, those that every request repeats.
     :ivar most_input: input tokens that it will hardly exceed: what is reserved of a limit until its reply is there.
     :ivar counted_input: input tokens by our own count, before the learned ratio; `expected_input` after it.
@@ -39,13 +41,14 @@ class Sent(msgspec.Struct, frozen=True, kw_only=True):
     static_tokens: int
     asking: Asking
     ids: dict[str, Item]
+    canaries: dict[str, Canary] = {}
     user: str
     counted_input: int
     expected_input: int
     most_input: int
     max_output_tokens: int
     reserved_tokens: int
-    reserved_usd: float
+    reserved: Reserve
     reservation: Reservation
     load: LoadTicket | None = None
     sent_at_s: float
@@ -58,12 +61,16 @@ Start = Callable[[Sent], object]
 class Dispatcher:
     """The one that sends: children first, then new records, first in, first out under every limit."""
 
-    def __init__(self, state: RunState, *, call_number: Callable[[], int]) -> None:
+    def __init__(self, state: RunState, *, call_number: Callable[[], int], salt_offset: int | None = None) -> None:
+        """:param salt_offset: one for all whose calls are numbered together, so that none of them share a salt."""
         self._state = state
         self._call_number = call_number
-        self._salt_offset = random.SystemRandom().randrange(1 << 30)
+        self._chance = random.SystemRandom()
+        self._salt_offset = self._chance.randrange(1 << 30) if salt_offset is None else salt_offset
+        self._company: Company = ()  # of the step that is next
         self._lone_probe_out = False
         self._held_by: str | None = None
+        self._paused_s = 0.0  # since the last send
         state.counters.held_by = self.held_by
 
     def held_by(self) -> str | None:
@@ -72,8 +79,14 @@ class Dispatcher:
 
     async def run(self, start: Start) -> None:
         """Send what is next, one after the other, when the window, the pause and the limits allow it."""
+        try:
+            await self._send_all(start)
+        finally:  # a run may end in a pause
+            self._state.counters.add_waits(Waits(pause_s=self._paused_s), anyio.current_time())
+
+    async def _send_all(self, start: Start) -> None:
         state = self._state
-        window_s = paused_s = 0.0
+        window_s = 0.0
         while True:
             since_s = anyio.current_time()
             await self._wait_for_window()
@@ -83,16 +96,14 @@ class Dispatcher:
             if step is None:
                 return
             if isinstance(step, Wait):
-                paused = state.pause_until_s > now
-                await self._wait("pause" if paused else None, step.until_s)
-                paused_s += anyio.current_time() - now if paused else 0.0
+                await self._wait("pause" if state.pause_until_s > now else None, step.until_s)
                 continue
-            sent = await self._admitted(step, window_s, paused_s)
-            window_s = paused_s = 0.0
+            sent = await self._admitted(step, window_s)
+            window_s = 0.0
             if sent is None:
                 return
             if state.stopped is not None:  # a cancelled scope is left at the next wait, not before
-                state.budget.settle(sent.reserved_usd, _NOTHING)
+                state.budget.settle(sent.reserved)
                 return
             state.calls += 1
             state.counters.in_flight += 1
@@ -104,6 +115,7 @@ class Dispatcher:
     def _next_step(self, now: float) -> Batch | Wait | None:
         """What to send now, or how long to wait, or None when everything has ended."""
         state = self._state
+        self._company = ()
         if state.pause_until_s > now:
             return Wait(until_s=state.pause_until_s)
         audit = self._audit(now)
@@ -117,10 +129,14 @@ class Dispatcher:
             choose=self._choose,
             size=state.size,
             lone=lone,
-            # While nothing but errors comes, what is known to be waiting is enough to find out when that ends.
+            # While nothing but errors comes, what is known to be waiting is enough to find out when that ends; where
+            # the endpoint has worked before, new records find it out, or the sends of a few would be used up on it.
             fresh=not state.brake.is_silent,
+            fresh_first=state.brake.is_silent and state.brake.has_worked,
             hurry=state.input_ended or state.input_waits,
             distinct=_key if state.asking.keyed else None,
+            apart=state.neighbours.apart,
+            apart_alone=state.neighbours.guard.screens_alone,
         )
         if isinstance(step, Wait) and state.input_ended and not state.calls and state.queue.is_empty:
             return None
@@ -128,11 +144,22 @@ class Dispatcher:
             return step
         self._lone_probe_out |= len(step.items) == 1
         if step.origin:
-            return step
-        if anchor and auditor is not None:
+            return self._guarded(step)
+        state.neighbours.note_taken(step)
+        if anchor and auditor is not None and not state.neighbours.speaks(step.items[0]):
             auditor.anchor_sent()
             return msgspec.structs.replace(step, origin=1, purpose="anchor")
-        return self._aimed(step)
+        return self._guarded(self._aimed(step))
+
+    def _guarded(self, batch: Batch) -> Batch:
+        """A batch that may go as it is; where no canaries go with it, its first record alone, and the rest after it."""
+        state = self._state
+        company = state.neighbours.company(batch, keyed=state.asking_of(batch).keyed)
+        if company is not None:
+            self._company = company
+            return batch
+        state.queue.add_child(msgspec.structs.replace(batch, items=batch.items[1:]), 0.0)
+        return msgspec.structs.replace(batch, items=batch.items[:1])
 
     def _audit(self, now: float) -> Batch | None:
         """A request for the guard of the labels, while there is other work that it can learn for."""
@@ -176,22 +203,23 @@ class Dispatcher:
             await self._wait("window")
 
     async def _wait(self, cause: str | None, until_s: float | None = None) -> None:
-        self._held_by = cause
+        self._held_by, since_s = cause, anyio.current_time()
         try:
             await self._state.changed.wait(until_s)
         finally:
             self._held_by = None
+            self._paused_s += anyio.current_time() - since_s if cause == "pause" else 0.0
 
-    async def _admitted(self, batch: Batch, window_s: float, paused_s: float) -> Sent | None:
+    async def _admitted(self, batch: Batch, window_s: float) -> Sent | None:
         """Wait until the limits let this batch go; None when the budget does not."""
         state = self._state
         sent = self._prepared(batch)
         if not await self._within_budget(sent):
             return None
         try:
-            reservation, waits = await self._within_limits(sent, window_s, paused_s)
+            reservation, waits = await self._within_limits(sent, window_s)
         except BaseException:
-            state.budget.settle(sent.reserved_usd, _NOTHING)
+            state.budget.settle(sent.reserved)
             raise
         now = anyio.current_time()
         state.counters.add_waits(waits, now)
@@ -205,19 +233,19 @@ class Dispatcher:
         )
         return msgspec.structs.replace(sent, reservation=reservation, load=load, sent_at_s=now)
 
-    async def _within_limits(self, sent: Sent, window_s: float, paused_s: float) -> tuple[Reservation, Waits]:
+    async def _within_limits(self, sent: Sent, window_s: float) -> tuple[Reservation, Waits]:
         dimension, found_s = await self._wait_for_rate(sent.reserved_tokens)
         reservation = await self._state.pacer.reserve(
             input_tokens=sent.most_input, output_tokens=sent.max_output_tokens
         )
-        paced_s = anyio.current_time()
         await self._pause_over()
         reservation.start()
+        paused_s, self._paused_s = self._paused_s, 0.0
         return reservation, Waits(
             window_s=window_s,
             requests_s=reservation.requests_s + (found_s if dimension == "requests" else 0.0),
             tokens_s=reservation.tokens_s + (found_s if dimension == "tokens" else 0.0),
-            pause_s=paused_s + anyio.current_time() - paced_s,
+            pause_s=paused_s,
         )
 
     async def _wait_for_rate(self, tokens: int) -> tuple[Dimension, float]:
@@ -238,9 +266,9 @@ class Dispatcher:
 
     async def _within_budget(self, sent: Sent) -> bool:
         budget = self._state.budget
-        while not budget.try_reserve(sent.reserved_usd):
+        while not budget.try_reserve(sent.reserved):
             if not budget.may_ease:
-                self._state.stop(budget.exhausted(sent.reserved_usd))
+                self._state.stop(budget.exhausted(sent.reserved))
                 return False
             await budget.changed.wait()
         return True
@@ -249,29 +277,40 @@ class Dispatcher:
         state, asking = self._state, self._state.asking_of(batch)
         estimates = state.estimates_of(asking)
         number = self._call_number()
-        salt = request_salt(self._salt_offset, number)
-        entries = sum(item.record.input_tokens for item in batch.items)
-        expected_input = estimates.input_tokens(entries)
-        ids = dict(zip(request_ids(salt, len(batch.items)), batch.items, strict=True))
+        mixed = state.neighbours.mixed(batch.items, self._company)
+        ids, user = self._worded(number, mixed)
+        entries = sum(one.record.input_tokens for one in mixed)
+        expected_input, most_input = estimates.input_tokens(entries), estimates.most_input_tokens(entries)
         most_output = estimates.max_output_tokens(
-            len(batch.items), batch.output_scale, state.config.packing.max_output_tokens
+            len(mixed), batch.output_scale, state.config.packing.max_output_tokens
         )
         return Sent(
             number=number,
             batch=batch,
             static_tokens=estimates.static_tokens,
             asking=asking,
-            ids=ids,
-            user=user_message((id_, item.record.input) for id_, item in ids.items()),
+            ids={id_: one for id_, one in ids.items() if isinstance(one, Item)},
+            canaries={id_: one for id_, one in ids.items() if isinstance(one, Canary)},
+            user=user,
             counted_input=estimates.counted_input(entries),
             expected_input=expected_input,
             max_output_tokens=most_output,
-            most_input=estimates.most_input_tokens(entries),
+            most_input=most_input,
             reserved_tokens=expected_input + most_output,
-            reserved_usd=state.budget.worst_usd(input_tokens=expected_input, output_tokens=most_output),
+            reserved=state.budget.worst(input_tokens=most_input, output_tokens=most_output),
             reservation=Reservation(),
             sent_at_s=0.0,
         )
+
+    def _worded(self, number: int, mixed: Sequence[Item | Canary]) -> tuple[dict[str, Item | Canary], str]:
+        """The message, and who has which id in it: one that stands in none of the texts, however they guess."""
+        salt = request_salt(self._salt_offset, number)
+        while True:
+            ids = dict(zip(request_ids(salt, len(mixed)), mixed, strict=True))
+            user = user_message((id_, one.record.input) for id_, one in ids.items())
+            if not forges_id(user, salt, len(mixed)):
+                return ids, user
+            salt = longer_salt(salt, self._chance)
 
 
 def _key(item: Item) -> str:

@@ -14,18 +14,19 @@ from engine.vocabulary.errors import StoreError
 from engine.vocabulary.values import RecordError
 
 
-def write_newest(store: RunStore, path: str) -> int:
+def write_newest(store: RunStore, path: str, *, csv_safe: bool = False) -> int:
     """Write what is done so far; the number of rows. Also while a run writes to the store.
 
     The newest run whose list of inputs is there decides which records, and in which order. A store that only single
     records of a program went through has no such list: then all answers are written, by id.
 
-    :raises StoreError: the store holds no run.
+    :raises StoreError: the store holds no run, or is damaged.
     """
+    store.check_whole()  # a page that is out of its place would be rows that are silently missing
     run = newest_input(store) or next(iter(runs(store, newest=1)), None)
     if run is None:
         raise StoreError(f"{store.path} holds no run, so there is nothing to write")
-    return write_rows(path, _rows(store, run), fields=list(run.task.fields))
+    return write_rows(path, _rows(store, run), fields=list(run.task.fields), csv_safe=csv_safe)
 
 
 def _rows(store: RunStore, run: StoredRun) -> Iterator[OutputRow]:

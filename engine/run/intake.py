@@ -10,7 +10,7 @@ import msgspec
 from engine.adapters.store import AnswerRow, Found, InputRow, RunStore
 from engine.decide.records import id_key
 from engine.report.metrics import Counters
-from engine.run.journal import Journal, RunSync
+from engine.run.journal import RunSync
 from engine.run.outcome import copied_row, stored_result
 from engine.run.readers import Prepared
 from engine.vocabulary.values import BadRecord, Item, Record, RecordError, Result
@@ -19,11 +19,16 @@ _CHANGED_LINES = 5
 
 
 class Admitted(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a chunk of input: results that are known already, and records to be asked."""
+    """What became of a chunk of input: results that are known already, and records to be asked.
+
+    :ivar copied: rows of results that were taken over from identical inputs, to be stored before they are given out;
+        and after the fresh ones are queued, since a twin's answer may be stored at every await.
+    """
 
     results: list[Result]
     fresh: list[Record]
     bad: list[BadRecord]
+    copied: list[AnswerRow]
 
 
 class _LookedUp(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,11 +54,10 @@ class Intake:
     """Looks records up before they are queued. One chunk at a time; owned by the pipeline's feeding task."""
 
     def __init__(
-        self, store: RunStore, journal: Journal, counters: Counters, *, run_id: int, settings_id: int,
+        self, store: RunStore, counters: Counters, *, run_id: int, settings_id: int,
         retry_failed: bool, deduplicate: bool, inputs: Inputs, run_sync: RunSync,
     ) -> None:  # fmt: skip
         self._store = store
-        self._journal = journal
         self._counters = counters
         self._run_id = run_id
         self._settings_id = settings_id
@@ -74,6 +78,8 @@ class Intake:
         looked_up: _LookedUp = await self._run_sync(lambda: self._look_up(chunk))
         meanwhile, self._settled_meanwhile = self._settled_meanwhile, None
         records, bad, found = looked_up.records, looked_up.bad, looked_up.found
+        if found.damaged:
+            self._counters.notice("stored answers were damaged on disk; they were thrown away and are asked for anew")
         results = [bad_result(record) for record in bad]
         fresh: list[Record] = []
         copied: list[AnswerRow] = []
@@ -88,10 +94,8 @@ class Intake:
                 continue
             copied.append(copied_row(record, same))
             results.append(stored_result(record, copied[-1]))
-        if copied:
-            self._counters.records_copied += len(copied)
-            await self._journal.write((), copied)
-        return Admitted(results=results, fresh=fresh, bad=bad)
+        self._counters.records_copied += len(copied)
+        return Admitted(results=results, fresh=fresh, bad=bad, copied=copied)
 
     def _look_up(self, chunk: Sequence[Prepared]) -> _LookedUp:
         """Note the chunk in the store and find what is known of it. Blocks; one visit to the thread for both."""

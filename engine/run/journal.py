@@ -65,7 +65,8 @@ class Journal:
                 await anyio.sleep_until(self._committed_at_s + GATHER_S)
                 self._next = _Group()
                 group.written = True
-                await self._commit(group)
+                with anyio.CancelScope(shield=True):  # who waits for this turn takes it for written
+                    await self._commit(group)
         if group.error is not None:
             raise group.error
 

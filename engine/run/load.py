@@ -12,7 +12,7 @@ from engine.decide.rate import Dimension, DiscoveredRate, RateTicket
 from engine.vocabulary.config import Limits
 from engine.vocabulary.values import Completion, Fault, FaultKind, Quota, QuotaOf, Usage
 
-_OVERLOAD = frozenset({FaultKind.SERVER, FaultKind.TIMEOUT})
+_AWAY = 8  # errors of the server's own in a row
 
 
 class LoadTicket(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +38,7 @@ class Load:
         }
         self._sent = (0, 0)
         self._newest: dict[QuotaOf, int] = {}
+        self._errors: list[LoadTicket] = []  # of the server's own, since its last reply
 
     def __repr__(self) -> str:
         return f"Load({self.window!r}, {self.rate!r})"
@@ -72,6 +73,8 @@ class Load:
         for quota in outcome.quotas:
             self._learn(ticket, quota, now)
         if isinstance(outcome, Completion):
+            self._take_errors_in(now)
+            self.rate.observe_accepted(ticket.rate, now)
             self.window.observe_success(
                 ticket.window,
                 now,
@@ -83,8 +86,17 @@ class Load:
             self.rate.observe_rate_limited(ticket.rate, now, dimension=outcome.limit)
             if outcome.limit is None:
                 self.window.observe_rate_limited(ticket.window, now)
-        elif outcome.kind in _OVERLOAD:
+        elif outcome.kind is FaultKind.SERVER:
+            self._errors = [*self._errors[-_AWAY:], ticket]
+        elif outcome.kind is FaultKind.TIMEOUT:
             self.window.observe_failure(ticket.window, now)
+
+    def _take_errors_in(self, now: float) -> None:
+        """A server that is overloaded answers some; one that answers nothing for a while is away at any window."""
+        if len(self._errors) < _AWAY:
+            for ticket in self._errors:
+                self.window.observe_failure(ticket.window, now)
+        self._errors.clear()
 
     def _learn(self, ticket: LoadTicket, quota: Quota, now: float) -> None:
         """Headers are as old as the request. They do not overrule the user: they may mean another period."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import count
+from typing import Any
 
 import anyio
 
@@ -18,6 +19,7 @@ from engine.run.call import Caller, Emit
 from engine.run.dispatch import Dispatcher
 from engine.run.intake import Inputs, Intake, bad_result, item_of
 from engine.run.journal import Journal, RunSync, in_thread
+from engine.run.log import RunLog
 from engine.run.outcome import Settled, settle
 from engine.run.plan import Plan
 from engine.run.readers import Reader
@@ -39,7 +41,7 @@ class Pipeline:
         self, plan: Plan, config: RunConfig, store: RunStore, *, run_id: int, settings_id: int, budget: Budget,
         source_name: str = "input", inputs: Inputs = Inputs.NOTE, run_sync: RunSync = in_thread,
         counters: Counters | None = None, call_number: Callable[[], int] | None = None,
-        worked_before: bool = False,
+        worked_before: bool = False, log: RunLog | None = None, salt_offset: int | None = None,
     ) -> None:  # fmt: skip
         self.counters = counters or Counters()
         self._config = config
@@ -51,14 +53,17 @@ class Pipeline:
             budget=budget,
             worked_before=worked_before,
             live=inputs is Inputs.IGNORE,
+            log=log,
         )
         self._journal = Journal(store, run_id=run_id, settings_id=settings_id, run_sync=run_sync)
         self._intake = Intake(
-            store, self._journal, self.counters, run_id=run_id, settings_id=settings_id,
+            store, self.counters, run_id=run_id, settings_id=settings_id,
             retry_failed=config.retry_failed, deduplicate=config.packing.deduplicate, inputs=inputs,
             run_sync=run_sync,
         )  # fmt: skip
-        self._dispatcher = Dispatcher(self._state, call_number=call_number or count(store.next_call_id()).__next__)
+        self._dispatcher = Dispatcher(
+            self._state, call_number=call_number or count(store.next_call_id()).__next__, salt_offset=salt_offset
+        )
         self._caller = Caller(
             self._state, store=store, journal=self._journal, intake=self._intake, emit=self._emit, run_id=run_id
         )
@@ -82,9 +87,12 @@ class Pipeline:
                     await self._dispatcher.run(lambda sent: tasks.start_soon(self._caller.call, sent))
                 self._state.feeding.cancel()
         except* Exception as group:  # noqa: BLE001 - unwrapped and raised: the task group is an inner matter
+            self._state.log.broke(_first(group))
             raise _first(group) from None
         finally:
             if self._state.auditor is not None and (said := self._state.auditor.forms.sentence):
+                self.counters.notice(said)
+            for said in self._state.neighbours.guard.notices():
                 self.counters.notice(said)
             with anyio.CancelScope(shield=True):
                 await reader.close()
@@ -153,9 +161,11 @@ class Pipeline:
         refused = [failure for record in admitted.fresh if (failure := self._enqueue(record, now))]
         self._state.changed.notify()
         if refused:
-            await self._journal.write((), [settled.row for settled in refused])
+            self._state.log.refused([_told(settled.result) for settled in refused])
+        rows = [*admitted.copied, *(settled.row for settled in refused)]
+        if rows:
+            await self._journal.write((), rows)
         for result in admitted.results:
-            self.counters.records_stored += result.stored
             await self._emit(result)
         for settled in refused:
             await self._emit(settled.result)
@@ -196,16 +206,22 @@ class Pipeline:
 
     async def _emit(self, result: Result) -> None:
         """Give a result out. It is durable already, so a consumer that is gone loses nothing."""
-        if result.ok:
-            self.counters.records_ok += 1
-        else:
-            self.counters.records_failed += 1
-        self.counters.last_result_s = anyio.current_time()
         try:
             await self._emit_result(result)
+            if result.ok:
+                self.counters.records_ok += 1
+            else:
+                self.counters.records_failed += 1
+            self.counters.records_stored += result.stored
+            self.counters.last_result_s = anyio.current_time()
         finally:
             self._state.held -= 1
             self._state.changed.notify()
+
+
+def _told(result: Result) -> tuple[Any, str, str]:
+    kind, message = ("failed", "") if result.error is None else (result.error.kind, result.error.message)
+    return result.id, kind, message
 
 
 def _bad_input(source_name: str, bad: BadRecord) -> Exception:

@@ -62,29 +62,33 @@ class WorkQueue:
 
     def take(
         self, now: float, *, choose: Choose, size: int, lone: bool, hurry: bool, fresh: bool = True,
-        distinct: Callable[[Item], str] | None = None,
+        fresh_first: bool = False,
+        distinct: Callable[[Item], str] | None = None, apart: Callable[[Item], bool] | None = None,
+        apart_alone: bool = True,
     ) -> Batch | Wait:  # fmt: skip
         """The next batch to send, or how long nothing can be sent.
 
         :param size: records that make a full batch.
         :param lone: send the oldest new record alone.
-        :param fresh: new records may be sent though batches are waiting to come back.
+        :param fresh: new records may be sent though batches are waiting to come back; `fresh_first`: and before them.
         :param distinct: records of a batch must differ in this; others stay for a later one.
+        :param apart: tells records that are not put together with others; with each other, unless `apart_alone`.
         :param hurry: no more input will come before something is sent: do not wait for a fuller batch.
         """
         while self._delayed and self._delayed[0][0] <= now:
             self._ready.append(heapq.heappop(self._delayed)[2])
-        if self._ready:
+        if self._ready and not (fresh_first and self._fresh):
             return self._ready.popleft()
         due_s = self._delayed[0][0] if self._delayed else None
-        if not self._fresh or (due_s is not None and not fresh):
+        if not self._fresh or (due_s is not None and not (fresh or fresh_first)):
             return Wait(until_s=due_s)
-        if lone:
+        is_apart = apart is not None and apart(self._fresh[0])
+        if lone or (is_apart and apart_alone):
             return Batch(items=(self._fresh.pop(0),))
         full_s = self._fresh[0].accepted_at_s + self._max_wait_s
         if not hurry and len(self._fresh) < size and now < full_s:
             return Wait(until_s=full_s if due_s is None else min(full_s, due_s))
-        chosen = choose(_EntryTokens(self._fresh))
+        chosen = self._chosen(choose, apart, is_apart=is_apart, apart_alone=apart_alone)
         if distinct is not None:
             oldest = {distinct(self._fresh[index]): index for index in sorted(chosen, reverse=True)}
             kept = set(oldest.values())
@@ -93,6 +97,17 @@ class WorkQueue:
         for index in sorted(chosen, reverse=True):
             del self._fresh[index]
         return batch
+
+    def _chosen(
+        self, choose: Choose, apart: Callable[[Item], bool] | None, *, is_apart: bool, apart_alone: bool
+    ) -> list[int]:
+        """Indices of new records that go together with the oldest."""
+        if apart is None:
+            return choose(_EntryTokens(self._fresh))
+        if apart_alone:  # they are few: a look at those that were chosen costs less than one at all
+            return [index for index in choose(_EntryTokens(self._fresh)) if not apart(self._fresh[index])]
+        alike = [index for index, item in enumerate(self._fresh) if apart(item) == is_apart]
+        return [alike[index] for index in choose(_EntryTokens([self._fresh[index] for index in alike]))]
 
 
 class _EntryTokens(Sequence[int]):

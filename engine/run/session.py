@@ -7,6 +7,7 @@ or a cancel scope (PEP 789: that breaks cancellation). See docs/design/pipeline.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sized
 from contextlib import AsyncExitStack
@@ -24,7 +25,7 @@ from engine.run.journal import RunSync, at_once, in_thread
 from engine.run.pipeline import Pipeline
 from engine.run.readers import AsyncReader, InlineReader, Reader, ThreadReader
 from engine.vocabulary.config import Endpoint, RunConfig
-from engine.vocabulary.errors import ConfigError, EngineError, RunStopped
+from engine.vocabulary.errors import ConfigError, EngineError, RunStopped, StoreError
 from engine.vocabulary.ports import Transport
 from engine.vocabulary.task import Task
 from engine.vocabulary.values import RawRecord, Result
@@ -64,8 +65,8 @@ class ResultStream(AsyncIterator[Result]):
             return await self._feed.receive.receive()
         except (anyio.EndOfStream, anyio.ClosedResourceError):
             self._feed.receive.close()
-            if self._feed.error is not None:
-                error, self._feed.error = self._feed.error, None
+            error, self._feed.error, self._feed.cut = self._feed.error or self._feed.cut, None, None
+            if error is not None:
                 raise error from None
             raise StopAsyncIteration from None
 
@@ -93,6 +94,7 @@ class _Feed:
         self.send, self.receive = anyio.create_memory_object_stream[Result](64)
         self.ended = anyio.Event()
         self.error: BaseException | None = None
+        self.cut: RunStopped | None = None  # the engine was closed; a stream must not end as if it were whole
         self.counters = counters
         self.pipeline: Pipeline | None = None
         self._loop = asyncio.get_running_loop()
@@ -111,8 +113,9 @@ class _Feed:
         self.send.close()
         self.ended.set()
 
-    def abandon(self) -> None:
-        """The consumer wants no more."""
+    def abandon(self, cut: RunStopped | None = None) -> None:
+        """The consumer wants no more, or can have no more."""
+        self.cut = self.cut or cut
         self._abandoned = True
         self.receive.close()
         if self.pipeline is not None:
@@ -227,7 +230,7 @@ class Engine:
     ) -> bool | None:
         """Stop sending, wait for the answers in flight (not after an error), and close everything."""
         for feed in list(self._feeds):
-            feed.abandon()
+            feed.abandon(RunStopped("interrupted", "the engine was closed before all results were there"))
         for live in self._lives.values():
             live.send.close()
         if error is not None and self._tasks is not None:
@@ -278,13 +281,15 @@ class Engine:
             status = "done"
         except BaseExceptionGroup as group:
             feed.error = _only(group)
+            status = _status(feed.error)
         except Exception as error:  # noqa: BLE001 - raised to the consumer of this stream, not to the others
-            status = error.kind if isinstance(error, RunStopped) else "crashed"
             feed.error = error
+            status = _status(error)
         finally:
             with anyio.CancelScope(shield=True):
                 if run is not None:
-                    await bench.end(run, status)
+                    not_noted = await _ended(bench, run, status)
+                    feed.error = feed.error or not_noted
             feed.end()
             self._feeds.discard(feed)
 
@@ -322,10 +327,9 @@ class Engine:
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         live.waiting[position] = future
         try:
-            await live.send.send(raw)
-            return await future
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-            raise live.error or RunStopped("interrupted", "the engine was closed") from None
+            with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+                await live.send.send(raw)
+            return await future  # which also says why, where the records are taken no more
         finally:
             live.waiting.pop(position, None)
 
@@ -357,10 +361,19 @@ class Engine:
             live.fail(error)
             with anyio.CancelScope(shield=True):
                 if run is not None:
-                    await bench.end(run, "done" if error is None else "stopped")
+                    await _ended(bench, run, "done" if error is None else "stopped")
 
 
 # -- helpers ---------------------------------------------------------------------------------------------------
+
+
+async def _ended(bench: Workbench, run: Run, status: str) -> StoreError | None:
+    """Note the end of a run; why not, where the store does not take it: then the next opening takes it for killed."""
+    try:
+        await bench.end(run, status)
+    except StoreError as error:
+        return error
+    return None
 
 
 class _Numbered:
@@ -405,6 +418,11 @@ def _as_fields(record: Any, task: Task) -> dict[str, Any] | None:
 
 def _as_it_is(raw: RawRecord) -> RawRecord:
     return raw
+
+
+def _status(error: BaseException) -> str:
+    """How a run ended that ended with this: the store asks what a stopped one failed again, and not a crashed one."""
+    return error.kind if isinstance(error, RunStopped) else "crashed"
 
 
 def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -6,6 +6,7 @@ import random
 import time
 
 import anyio
+import msgspec
 
 from engine.adapters.limits import Pacer
 from engine.decide.answer_form import AnswerForms
@@ -13,14 +14,18 @@ from engine.decide.batch_size import Allowed, BatchSize, make_batch_size
 from engine.decide.brake import PROBES, Brake
 from engine.decide.estimates import TokenEstimates
 from engine.decide.latency_target import LatencyTarget
+from engine.decide.neighbours_canaries import MOST
 from engine.decide.packing import Room
 from engine.decide.quality import QualityGuard
 from engine.decide.quality_evidence import can_be_judged
 from engine.decide.rate import Dimension
+from engine.decide.room import request_room
 from engine.report.metrics import Counters
 from engine.run.audit import Auditor
 from engine.run.budget import Budget
 from engine.run.load import Load
+from engine.run.log import RunLog
+from engine.run.neighbours import Neighbours
 from engine.run.plan import Asking, Plan
 from engine.run.queue import WorkQueue
 from engine.run.signal import Signal
@@ -34,6 +39,7 @@ class RunState:
     :ivar changed: notified whenever anything here changes that somebody may wait for.
     :ivar fell_back: the keyed form, which the user chose, turned out to be ignored.
     :ivar load: the window and the rates that the endpoint bears.
+    :ivar neighbours: guards records against what stands in others of their batch.
     :ivar target: holds the latency of records, where the user wants that.
     :ivar held: records taken in and not yet given out.
     :ivar calls: calls whose results have not all been given out.
@@ -43,13 +49,16 @@ class RunState:
     """
 
     def __init__(
-        self, plan: Plan, config: RunConfig, *, counters: Counters, budget: Budget, worked_before: bool, live: bool
-    ) -> None:
+        self, plan: Plan, config: RunConfig, *, counters: Counters, budget: Budget, worked_before: bool, live: bool,
+        log: RunLog | None = None,
+    ) -> None:  # fmt: skip
         self.plan = plan
         self.fell_back = False
         self.auditor: Auditor | None = None
         self.config = config
         self.counters = counters
+        self.log = log or RunLog()
+        self.log.watch(counters)
         self.budget = budget
         self.live = live
         self.rng = random.Random(config.seed)
@@ -66,6 +75,7 @@ class RunState:
         most_records = config.packing.batch_size or config.packing.max_batch_size
         self.brake = Brake(config.recovery, needs_batch=most_records > 1, worked_before=worked_before)
         self.auditor = self._make_auditor()
+        self.neighbours = Neighbours(config.quality.neighbours, task=plan.task, rng=random.Random(config.seed + 2))
         self.counters.batch_size = self.batch_size
         self.counters.auditor = self.auditor
         self.changed = Signal()
@@ -109,7 +119,7 @@ class RunState:
             most=config.packing.max_batch_size,
             rng=random.Random(config.seed + 1),
             price=self.budget.price,
-            asks=config.packing.batch_size is None and not self.live,
+            asks=config.packing.batch_size is None,
             records_total=lambda: self.counters.records_total,
             records_left=self._records_left,
             most_fitting=self._most_fitting,
@@ -135,18 +145,15 @@ class RunState:
         return max(1, int(min(room.input_tokens / max(1.0, entry_tokens), by_output, most)))
 
     def room(self, items: int) -> Room:
-        """What a request with so many records at the most may hold besides its static part.
-
-        One that takes much of a minute's tokens waits long for them: it stays small where that is possible. Where the
-        static prompt is most of it, smaller batches would only pay for it more often.
-        """
-        packing, estimates = self.config.packing, self.estimates
-        comfortable = self.pacer.comfortable_tokens - estimates.static_tokens - estimates.call_overhead
-        comfortable = max(comfortable, estimates.static_tokens) / estimates.input_ratio
-        return Room(
-            items=items,
-            input_tokens=int(min(estimates.entry_room(packing.max_input_tokens), comfortable)),
-            output_tokens=packing.max_output_tokens - estimates.call_overhead,
+        """What a request with so many records at the most may hold besides its static part."""
+        room = request_room(self.estimates, self.config.packing, self.config.limits, items=items)
+        guard = self.neighbours.guard
+        if not guard.uses_canaries:
+            return room
+        return msgspec.structs.replace(
+            room,
+            input_tokens=room.input_tokens - guard.canaries.tokens,
+            output_tokens=room.output_tokens - MOST * self.estimates.output_per_record,
         )
 
     @property
@@ -180,7 +187,7 @@ class RunState:
     @property
     def size(self) -> int:
         """Records that the next new batch should hold. A size that the user fixed is kept, whatever the target."""
-        size = self.batch_size.size()
+        size = 1 if self.neighbours.guard.wants_alone else self.batch_size.size()
         if self.target is None or self.config.packing.batch_size is not None:
             return size
         return min(size, self.target.most_records)
@@ -217,6 +224,7 @@ class RunState:
         """Send nothing more; what is in flight is still answered. The first reason counts."""
         if self.stopped is None:
             self.stopped = reason
+            self.log.stopping(reason)
         self.feeding.cancel()
         self.dispatching.cancel()
         self.changed.notify()

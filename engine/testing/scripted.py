@@ -1,7 +1,7 @@
-"""A transport that plays a script, and helpers to write one.
+"""Transports that play a script, or that a test drives by hand, and helpers to write replies.
 
-For tests of one behaviour: "the first reply is cut, the second is whole". Where faults should come by chance, use
-`engine.testing.simulator`.
+For tests of one behaviour: "the first reply is cut, the second is whole". Where the test itself decides when and in
+which order requests end, use `DrivenTransport`; where faults should come by chance, `engine.testing.simulator`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 import anyio.lowlevel
@@ -88,14 +88,7 @@ class ScriptedTransport:
 
         :raises AssertionError: if the script is at its end.
         """
-        request = RecordedRequest(
-            url=url,
-            headers=dict(headers),
-            document=json.loads(body),
-            connect_timeout_s=connect_timeout_s,
-            timeout_s=timeout_s,
-            at_s=anyio.current_time(),
-        )
+        request = _recorded(url, body, headers, connect_timeout_s, timeout_s)
         self.requests.append(request)
         self.in_flight += 1
         self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
@@ -123,6 +116,101 @@ class ScriptedTransport:
         if entry is None:
             raise AssertionError(f"request {len(self.requests)} is beyond the script: {request.inputs!r}")
         return entry(request) if callable(entry) else entry
+
+
+class DrivenRequest:
+    """A request that waits for its test to end it.
+
+    :ivar request: what was posted.
+    :ivar fate: None while it waits; ``answered`` when its outcome was given out, ``timed out``, or ``given up`` when
+        the caller was cancelled.
+    """
+
+    def __init__(self, request: RecordedRequest) -> None:
+        self.request = request
+        self.fate: Literal["answered", "timed out", "given up"] | None = None
+        self.outcome: Outcome | None = None
+        self._ended = anyio.Event()
+
+    def __repr__(self) -> str:
+        return f"DrivenRequest({len(self.request.items)} items, {self.fate or 'waiting'})"
+
+    def end(self, outcome: Outcome) -> bool:
+        """Give it an outcome; False where that comes too late, and nobody gets it.
+
+        The delay of a reply is left to the test.
+        """
+        if self.outcome is not None or self.fate is not None:
+            return False
+        self.outcome = outcome
+        self._ended.set()
+        return True
+
+    async def wait(self) -> ScriptedReply:
+        """The reply, or the exception, that it is ended with; `TimeoutError` when its time is over."""
+        timeout_s = self.request.timeout_s
+        try:
+            with anyio.move_on_after(timeout_s):
+                await self._ended.wait()
+        except BaseException:
+            self.fate = "given up"
+            raise
+        if self.outcome is None:
+            self.fate = "timed out"
+            raise TimeoutError(f"no reply within {timeout_s:g} s")
+        self.fate = "answered"
+        if isinstance(self.outcome, BaseException):
+            raise self.outcome
+        return self.outcome
+
+
+class DrivenTransport:
+    """Keeps every request waiting until the test ends it: any order, any outcome, late or never.
+
+    :param arrived: called with each request before anything else can happen.
+
+    ``requests`` holds all that were posted, in the order of arrival.
+    """
+
+    def __init__(self, arrived: Callable[[DrivenRequest], object] | None = None) -> None:
+        self.arrived = arrived
+        self.requests: list[DrivenRequest] = []
+        self.closed = False
+
+    @property
+    def waiting(self) -> list[DrivenRequest]:
+        """Requests that have not been ended, the oldest first."""
+        return [request for request in self.requests if request.fate is None and request.outcome is None]
+
+    async def post(
+        self, url: str, *, body: bytes, headers: Mapping[str, str], connect_timeout_s: float, timeout_s: float
+    ) -> ScriptedReply:
+        """Wait for the test.
+
+        :raises TimeoutError: nothing came in time.
+        """
+        driven = DrivenRequest(_recorded(url, body, headers, connect_timeout_s, timeout_s))
+        self.requests.append(driven)
+        if self.arrived is not None:
+            self.arrived(driven)
+        return await driven.wait()
+
+    async def aclose(self) -> None:
+        """Note that it was closed."""
+        self.closed = True
+
+
+def _recorded(
+    url: str, body: bytes, headers: Mapping[str, str], connect_timeout_s: float, timeout_s: float
+) -> RecordedRequest:
+    return RecordedRequest(
+        url=url,
+        headers=dict(headers),
+        document=json.loads(body),
+        connect_timeout_s=connect_timeout_s,
+        timeout_s=timeout_s,
+        at_s=anyio.current_time(),
+    )
 
 
 def items_of(document: Mapping[str, Any]) -> list[dict[str, Any]]:

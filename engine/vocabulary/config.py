@@ -10,28 +10,16 @@ import msgspec
 
 from engine.vocabulary.errors import ConfigError
 from engine.vocabulary.keywords import NamesKeywords
+from engine.vocabulary.secrets import HIDDEN, Secret, hidden, shown_address
 
 AnswerForm = Literal["compact", "keyed"]
 FormChoice = Literal["auto", "compact", "keyed"]
 """auto: compact, and keyed where the labels hold compact answers to small batches and keyed ones not."""
 Objective = Literal["records-per-second", "cost"]
 OnBadRecord = Literal["stop", "fail-record"]
-
-
-class Secret:
-    """A string that does not show itself: not in a repr, a log or a traceback."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def reveal(self) -> str:
-        """The string itself; call it only where a header is built."""
-        return self._value
-
-    def __repr__(self) -> str:
-        return "Secret(***)"
+NeighbourGuardMode = Literal["off", "watch", "canaries"]
+"""watch: look at texts and answers for signs that one record changed the answers to others. canaries: send two records
+with known answers along in each batch as well, for corpora that are not trusted."""
 
 
 class Endpoint(msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=True):
@@ -61,6 +49,21 @@ class Endpoint(msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=Tru
         if isinstance(key, str):
             msgspec.structs.force_setattr(self, "api_key", Secret(key))
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """What may be shown: no value of a header, which may be a key, and nothing that looks like one."""
+        shown = {
+            "base_url": shown_address(self.base_url),
+            "headers": dict.fromkeys(self.headers, HIDDEN),
+            "extra_body": hidden(self.extra_body),
+        }
+        return [(name, shown.get(name, getattr(self, name))) for name in self.__struct_fields__]
+
+    def __repr__(self) -> str:
+        return f"Endpoint({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
+
+_COMFORTABLE_SHARE = 0.04
+"""Of the tokens a minute. A burst of b cuts the limit L to L - b in any minute, and b is at least the largest request."""
 
 MOST_IN_FLIGHT = 64
 """Where the window finds itself: beyond, one process gains little, and an endpoint that bears more can be told."""
@@ -106,6 +109,12 @@ class Limits(msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=True)
                 self.output_tokens_per_minute,
             )
         )
+
+    @property
+    def comfortable_tokens(self) -> float:
+        """Tokens that a request may take without its waiting costing too much of a limit; infinite without one."""
+        held_by = (self.tokens_per_minute, self.input_tokens_per_minute)
+        return max(1.0, min((per * _COMFORTABLE_SHARE for per in held_by if per is not None), default=math.inf))
 
     def exceeded(self, *, input_tokens: float, output_tokens: float) -> Exceeded | None:
         """The first limit that a request with so many tokens is above."""
@@ -162,11 +171,16 @@ class Recovery(msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=Tru
 
 
 class Prices(msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=True):
-    """US dollars per million tokens. `cached_input` is the price of input read from the provider's prefix cache."""
+    """US dollars per million tokens. `cached_input` is the price of input read from the provider's prefix cache.
+
+    :ivar source: the page that they are from; None: the user gave them. `as_of` is when they were so.
+    """
 
     input: float
     output: float
     cached_input: float | None = None
+    source: str | None = None
+    as_of: str | None = None
 
 
 class Quality(msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=True):
@@ -174,10 +188,12 @@ class Quality(msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=True
 
     :ivar guard: compare answers of batches with lone ones, and use no size that is not shown to leave them alone.
     :ivar max_disagreement: share of answers that may differ from lone ones, beyond what differs when asked twice.
+    :ivar neighbours: how records are guarded against orders that stand in the text of others; see the type.
     """
 
     guard: bool = True
     max_disagreement: float = 0.10
+    neighbours: NeighbourGuardMode = "watch"
 
 
 class RunConfig(msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=True):
@@ -188,7 +204,9 @@ class RunConfig(msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=Tr
         four times as dear as input, where there are no prices).
     :ivar target_p95_s: answer 95 % of the records within so long after they were accepted, by smaller batches and a
         shorter look-ahead, at the cost of throughput. None: throughput comes first.
-    :ivar budget_usd: stop before spending more on this store, over all its runs; needs `prices`.
+    :ivar prices: None: those of a dated table that ships, where it knows the model at its provider's own host.
+    :ivar budget_usd: stop before spending more on this store and model, over all its runs; needs prices.
+    :ivar budget_tokens: stop before more input and output tokens are used by this store, over all its runs.
     """
 
     limits: Limits = Limits()
@@ -199,6 +217,7 @@ class RunConfig(msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=Tr
     target_p95_s: float | None = None
     prices: Prices | None = None
     budget_usd: float | None = None
+    budget_tokens: int | None = None
     answer_form: FormChoice = "auto"
     on_bad_record: OnBadRecord = "stop"
     retry_failed: bool = False
@@ -248,7 +267,7 @@ def _problems(config: RunConfig) -> Iterator[str]:
             yield f"{name} must be a number from 0 up, not {number}"
     if config.target_p95_s is not None and not (config.target_p95_s > 0 and math.isfinite(config.target_p95_s)):
         yield f"the latency target must be a number of seconds above 0, not {config.target_p95_s}"
-    if config.budget_usd is not None and config.prices is None:
-        yield ("a budget in dollars needs prices (--price-input and --price-output), in dollars per million tokens")
+    if config.budget_tokens is not None and not config.budget_tokens > 0:
+        yield f"the budget in tokens must be above 0, not {config.budget_tokens}"
     if config.budget_usd is not None and not config.budget_usd > 0:
         yield f"the budget must be above 0, not {config.budget_usd}"

@@ -125,6 +125,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     :ivar first: no reply has come to these records yet.
     :ivar purpose: what its answers are for.
     :ivar audit: the number of the audit that it belongs to; 0 for production.
+    :ivar family: the number of the disturbed batch that these records came from; 0 for none.
     :ivar output_scale: factor on the expected output tokens; doubled when a lone reply was cut off.
     :ivar not_before_s: loop time before which it must not be sent (back-off); 0 for at once.
     """
@@ -134,6 +135,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     first: bool = True
     purpose: Purpose = "ask"
     audit: int = 0
+    family: int = 0
     transport_attempts: int = 0
     rate_limited: int = 0
     output_scale: float = 1.0

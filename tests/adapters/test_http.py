@@ -9,74 +9,15 @@ import asyncio
 import contextlib
 import gzip
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from raw_server import CLOSE, hang, ok, sending, serving
 
 from engine.adapters import http
 from engine.adapters.http import HttpTransport, Reply
 
-Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-CLOSE = b"HTTP/1.1 200 OK\r\nConnection: close\r\n"
-
-
-@dataclass
-class Server:
-    """A server of our own, to the byte: what it does with a request is one function."""
-
-    handle: Handler
-    url: str = ""
-    connections: int = 0
-    requests: list[bytes] = field(default_factory=list)
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        self.tasks.add(asyncio.current_task())
-        try:
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-                while not writer.is_closing():
-                    head = await reader.readuntil(b"\r\n\r\n")
-                    length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0] or 0)
-                    self.requests.append(head + await reader.readexactly(length))
-                    await self.handle(reader, writer)
-                    await writer.drain()
-        finally:
-            writer.close()
-
-
-@contextlib.asynccontextmanager
-async def serving(handle: Handler) -> AsyncIterator[Server]:
-    server = Server(handle)
-    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
-    server.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/v1/chat/completions"
-    try:
-        yield server
-    finally:
-        listener.close()
-        for task in server.tasks:
-            task.cancel()
-        await asyncio.sleep(0)
-
-
-def sending(content: bytes) -> Handler:
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(content)
-        if b"close" in content:
-            await writer.drain()
-            writer.close()
-
-    return handle
-
-
-def ok(body: bytes, headers: bytes = b"") -> bytes:
-    return b"HTTP/1.1 200 OK\r\n" + headers + b"Content-Length: %d\r\n\r\n" % len(body) + body
-
-
-async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    await asyncio.Event().wait()
+pytestmark = pytest.mark.usefixtures("no_proxies")
 
 
 async def post(url: str, *, transport: HttpTransport | None = None, timeout_s: float = 5.0, key: str = "sk-1") -> Reply:
@@ -89,13 +30,6 @@ async def post(url: str, *, transport: HttpTransport | None = None, timeout_s: f
             connect_timeout_s=2.0,
             timeout_s=timeout_s,
         )
-
-
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
 
 
 async def test_bytes_go_out_and_come_back_as_they_are() -> None:

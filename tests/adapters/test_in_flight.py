@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.adapters.store import CallRow, RunStore, SentRow, open_store
+from engine.adapters.store import AnswerRow, CallRow, InputRow, OutputRow, RunStore, SentRow, open_store
 from engine.adapters.store.in_flight import InFlightFile, left_over
 
 
@@ -28,8 +29,8 @@ def begin(store: RunStore) -> tuple[int, int]:
 def crash(store: RunStore) -> None:
     """Leave the files as a killed process does: nothing is closed in order."""
     store._db.close()
-    assert store._lock is not None
-    store._lock.release()
+    assert store._hold is not None
+    store._hold.release()
 
 
 @given(steps=st.lists(st.tuples(st.booleans(), st.integers(0, 30)), max_size=60))
@@ -75,6 +76,14 @@ def test_a_note_cut_short_is_left_out_and_the_others_stay(tmp_path: Path) -> Non
     assert list(left_over(path)) == [make_sent(1), make_sent(2)]
 
 
+def test_a_note_that_found_no_room_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk may take a part of a note without a word: the request is then not sent."""
+    notes = InFlightFile(tmp_path / "in-flight")
+    monkeypatch.setattr(os, "pwrite", lambda file, content, place: len(content) - 1)
+    with pytest.raises(OSError, match="No space left"):
+        notes.note(make_sent(1))
+
+
 def test_requests_in_flight_at_a_crash_are_calls_of_their_run(tmp_path: Path) -> None:
     """The next opening notes them as killed, with what they may have cost; those whose outcome was stored stay as
     they are; and no number is given twice."""
@@ -111,15 +120,21 @@ def test_a_new_store_of_an_old_name_takes_over_nothing(tmp_path: Path) -> None:
 
 
 def test_a_store_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
-    """Its calls are kept, and the new columns are there."""
+    """Its calls and answers are kept, the new columns are there, and what it holds is sealed."""
     path = tmp_path / "store.sqlite"
     store = open_store(path)
     run_id, settings_id = begin(store)
-    store.write(run_id, settings_id, [make_call(1)], [])
+    row = InputRow(position=0, line=1, id='"a"', key='"a"', digest=b"d" * 16)
+    store.add_inputs(run_id, [row])
+    answer = AnswerRow(key='"a"', digest=b"d" * 16, output='"x"', calls=(1,))
+    store.write(run_id, settings_id, [make_call(1)], [answer])
+    for table in ("answers", "inputs"):
+        store._db.execute(f"ALTER TABLE {table} DROP COLUMN seal")
     for column in ("unconfirmed_input", "unconfirmed_output", "purpose"):
         store._db.execute(f"ALTER TABLE calls DROP COLUMN {column}")
     store._db.execute("PRAGMA user_version = 1")
     store.close()
     again = open_store(path)
     assert again.query("SELECT id, outcome, unconfirmed_input, purpose FROM calls") == [(1, "ok", 0, "ask")]
+    assert list(again.outputs(run_id, settings_id)) == [OutputRow(record=row, answer=answer)]
     again.close()

@@ -108,12 +108,12 @@ def test_without_limits_nothing_waits() -> None:
     """No limit known: nothing is paced, and any request is comfortable."""
     starts = run(starts_of, Limits(), [10**9] * 100)
     assert starts[-1][0] - starts[0][0] < 0.1
-    assert Pacer(Limits()).comfortable_tokens == math.inf
+    assert Limits().comfortable_tokens == math.inf
 
 
 def test_comfortable_is_a_small_share_of_the_limit() -> None:
     """The packer is told to keep requests under 4 % of a minute's tokens."""
-    assert Pacer(Limits(tokens_per_minute=50_000)).comfortable_tokens == pytest.approx(2_000)
+    assert Limits(tokens_per_minute=50_000).comfortable_tokens == pytest.approx(2_000)
 
 
 def test_more_than_the_whole_limit_goes_alone_and_in_its_time() -> None:

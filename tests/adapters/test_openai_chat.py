@@ -23,8 +23,9 @@ from engine.testing.scripted import (
     json_reply,
 )
 from engine.testing.virtual_time import on_virtual_time, run
-from engine.vocabulary.config import Endpoint, Secret
+from engine.vocabulary.config import Endpoint
 from engine.vocabulary.errors import ConfigError
+from engine.vocabulary.secrets import Secret
 from engine.vocabulary.values import Completion, Fault, FaultKind, Usage
 
 SCHEMA = {"type": "object", "properties": {"results": {"type": "array"}}, "required": ["results"]}

@@ -193,11 +193,13 @@ def test_a_damaged_store_is_said(path: Path) -> None:
         use()
 
 
-def test_an_empty_file_becomes_a_store(path: Path) -> None:
-    """What a process leaves that is killed between making the file and filling it can be used."""
+def test_an_empty_file_is_not_taken_for_a_new_store(path: Path) -> None:
+    """No run leaves one, whenever it is killed: so a store was cut off. The message says how to begin anew."""
     path.touch()
-    with contextlib.closing(open_store(path)) as store:
-        assert store.next_call_id() == 1
+    with pytest.raises(StoreError, match=r"is empty.*cut off.*begin anew.*rm "):
+        open_store(path)
+    path.unlink()
+    open_store(path).close()
 
 
 def test_a_refused_store_can_be_opened_once_it_is_mended(path: Path) -> None:

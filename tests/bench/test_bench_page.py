@@ -105,7 +105,7 @@ def test_the_page_says_what_the_document_holds(full: Bench, full_text: str) -> N
     shown = Page(full_text).words.replace("\u00a0", " ")
     assert full.best is not None
     value = words.three_digits(full.best.value)
-    assert f"Most within 2.5 s: {value} records/s with {full.best.batch_size} a request and" in shown
+    assert f"Most in requests of at most 2.5 s: {value} records/s with {full.best.batch_size} a request and" in shown
     for point in full.closed:
         assert point.summary.records_per_s is not None
         row = f"{point.batch_size} × {point.concurrency} "

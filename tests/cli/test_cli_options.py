@@ -107,12 +107,13 @@ def test_a_provider_without_a_key_is_refused_before_anything_is_opened(name: str
         ["--base-url", "http://localhost:8000/v1"],
         ["--base-url", "https://llm.example/v1"],
         ["--provider", "openai", "--base-url", "http://127.0.0.1:9/v1"],
-        ["--provider", "openai", "--header", "authorization=Bearer sk"],
-        ["--provider", "gemini", "--header", "x-goog-api-key=sk"],
+        ["--provider", "openai", "--header", "authorization=env:MY_HEADER"],
+        ["--provider", "gemini", "--header", "x-goog-api-key=env:MY_HEADER"],
     ],
 )
-def test_no_key_is_asked_for_elsewhere(words: list[str]) -> None:
+def test_no_key_is_asked_for_elsewhere(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Local servers want none, and a header may hold one."""
+    monkeypatch.setenv("MY_HEADER", "Bearer sk")
     check_key(settings_of(*words, "--model", "m"))
 
 
@@ -130,8 +131,9 @@ def test_explicit_batch_size_is_not_cut(tmp_path: Path) -> None:
     assert settings_of().config.packing.max_batch_size == 32
 
 
-def test_a_header_takes_the_place_of_ours() -> None:
+def test_a_header_takes_the_place_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     """However it is spelled, `--header authorization=...` makes no second header of that name."""
-    settings = settings_of("--base-url", "http://h/v1", "--model", "m", "--header", "authorization=Basic x")
+    monkeypatch.setenv("MY_HEADER", "Basic x")
+    settings = settings_of("--base-url", "http://h/v1", "--model", "m", "--header", "authorization=env:MY_HEADER")
     assert settings.endpoint is not None
     assert settings.endpoint.headers == {"Authorization": "Basic x"}

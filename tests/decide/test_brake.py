@@ -57,7 +57,7 @@ class Run:
     def follow(self, verdict: Verdict) -> None:
         """Queue the children, and note what failed."""
         self.brake.observe_failed(len(verdict.failed))
-        self._pause_until_s = max(self._pause_until_s, self.now + max(verdict.pause_s, self.brake.pause_s))
+        self._pause_until_s = max(self._pause_until_s, self.now + max(verdict.pause_s, self.brake.pause_s(self.now)))
         for child in verdict.children:
             self._put(self._delayed, child.not_before_s, child)
 
@@ -155,7 +155,7 @@ def test_a_server_that_restarts_at_the_start_is_waited_for(away_s: float, seed: 
         run.fault(FaultKind.TRANSPORT, 0.001)
         assert run.stop() is None
     run.good_reply(0.5)
-    assert run.brake.pause_s == 0.0
+    assert run.brake.pause_s(run.now) == 0.0
 
 
 def test_an_address_where_nobody_listens_is_said_to_be_wrong() -> None:

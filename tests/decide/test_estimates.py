@@ -182,3 +182,22 @@ def test_room_and_most_are_inverse(budget: int, charged: int, replies: int) -> N
     room = estimates.entry_room(budget)
     assert room == 0 or estimates.most_input_tokens(room) <= budget + 1
     assert estimates.most_input_tokens(room + 2) >= min(budget, estimates.most_input_tokens(2))
+
+
+def test_less_room_is_charged_once_replies_have_been_whole() -> None:
+    """What a request may put out is charged where input and output count together: after fifty replies that were not
+    cut it is two thirds above what four labels take; one that was cut brings the slack back."""
+    estimates = TokenEstimates(static_tokens=200, prior_output_tokens=18.0)
+
+    def observe(times: int, *, cut: bool = False) -> None:
+        for _ in range(times):
+            estimates.observe(
+                counted_input=300, usage=Usage(input_tokens=300, output_tokens=4 * 12 + 5), answered=4, cut=cut
+            )
+
+    observe(49)
+    loose = estimates.max_output_tokens(4, 1.0, 4_000)
+    observe(400)
+    assert estimates.max_output_tokens(4, 1.0, 4_000) <= 1.7 * 53 < 0.8 * loose
+    observe(1, cut=True)
+    assert estimates.max_output_tokens(4, 1.0, 4_000) > 1.8 * 53

@@ -32,6 +32,34 @@ class Bucket:
         self.at_s = now
         return max(0.0, amount - self.level) / rate
 
+    def take(self, amount: int, now: float) -> None:
+        self.level -= amount
+
+
+class Sliding:
+    """A limit on what is let in within any so many seconds: as many as that at once, and then nothing for a while."""
+
+    def __init__(self, per_minute: float, window_s: float) -> None:
+        self.most, self.window_s = per_minute * window_s / 60, window_s
+        self.log: list[tuple[float, int]] = []
+
+    def rate(self, now: float) -> float:
+        return self.most / self.window_s
+
+    def wait_s(self, amount: int, now: float) -> float:
+        self.log = [(at, much) for at, much in self.log if at > now - self.window_s]
+        over = sum(much for _, much in self.log) + amount - self.most
+        for at, much in self.log:
+            if over <= 0:
+                break
+            over -= much
+            if over <= 0:
+                return at + self.window_s - now
+        return 0.0
+
+    def take(self, amount: int, now: float) -> None:
+        self.log.append((now, amount))
+
 
 class Run:
     """Ten minutes against buckets with a fixed window; after a refusal all wait as long as it says."""
@@ -47,8 +75,14 @@ class Run:
         in_flight: int = 64,
         seed: int = 0,
         until_s: float = 600.0,
+        sliding_s: float = 0.0,
+        waits: bool = True,
+        latency_s: tuple[float, float] = (0.6, 1.4),
     ) -> None:
-        buckets = {name: Bucket(limit, holds_s, schedule) for name, limit in limits.items()}
+        buckets: dict[Dimension, Bucket | Sliding] = {
+            name: Sliding(limit, sliding_s) if sliding_s else Bucket(limit, holds_s, schedule)
+            for name, limit in limits.items()
+        }
         rng = random.Random(seed)
         self.rate = DiscoveredRate()
         self.accepted: list[tuple[float, int]] = []
@@ -65,13 +99,13 @@ class Run:
                     break
                 ticket = self.rate.spend(now, tokens)
                 amounts: dict[Dimension, int] = {"requests": 1, "tokens": tokens}
-                waits = {name: bucket.wait_s(amounts[name], now) for name, bucket in buckets.items()}
-                blocker = max(waits, key=lambda name: waits[name])
-                wait_s = waits[blocker]
+                left_s = {name: bucket.wait_s(amounts[name], now) for name, bucket in buckets.items()}
+                blocker = max(left_s, key=lambda name: left_s[name])
+                wait_s = left_s[blocker]
                 if not wait_s:
                     for name, bucket in buckets.items():
-                        bucket.level -= amounts[name]
-                took_s = 0.05 if wait_s else rng.uniform(0.6, 1.4)
+                        bucket.take(amounts[name], now)
+                took_s = 0.05 if wait_s else rng.uniform(*latency_s)
                 number += 1
                 heapq.heappush(flying, (now + took_s, number, ticket, blocker if wait_s else None, wait_s, tokens))
                 tokens = 0
@@ -84,10 +118,11 @@ class Run:
                     self.rate.learn_limit(name, 60 * bucket.rate(now), now)
             if refused_by is None:
                 self.accepted.append((now, amount))
+                self.rate.observe_accepted(ticket, now)
                 continue
             self.refused += 1
             again.append(amount)
-            paused_s = max(paused_s, now + math.ceil(wait_s))
+            paused_s = max(paused_s, now + (math.ceil(wait_s) if waits else rng.uniform(0.0, 1.0)))
             self.rate.observe_rate_limited(ticket, now, dimension=refused_by if named else None)
 
     @property
@@ -186,7 +221,7 @@ def test_one_episode_of_refusals_is_one_cut(refusals: int) -> None:
     assert before is not None
     assert rate.per_minute("tokens") is None
     for number in range(4):
-        rate.spend(2.0 + number / 2, 100)
+        rate.observe_accepted(rate.spend(2.0 + number / 2, 100), 2.1 + number / 2)
     rate.observe_rate_limited(rate.spend(4.0, 100), 4.1, dimension="requests")
     assert len(rate.history) == 2
     after = rate.per_minute("requests")
@@ -266,6 +301,7 @@ def accident_run(
             rate.observe_rate_limited(ticket, now)
         else:
             accepted += 1
+            rate.observe_accepted(ticket, now)
     return accepted, rate
 
 
@@ -336,3 +372,17 @@ def test_what_was_sent_is_kept_in_bounded_memory(gaps_s: list[float], times: int
         if now < 170.0:
             assert len(least) <= count <= len(most)
             assert sum(least) <= much <= sum(most)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("waits", [True, False])
+@pytest.mark.parametrize(("per_minute", "window_s"), [(600, 60.0), (60, 60.0), (600, 10.0)])
+def test_a_limit_on_a_window_of_time_is_used_as_well(per_minute: int, window_s: float, waits: bool, seed: int) -> None:
+    """As many as it takes are let in at once, and then none until the window has passed, with `Retry-After` or without:
+    no crawling; three quarters of it used over ten minutes, and few refusals but for the first 64 in flight."""
+    run = Run(
+        {"requests": per_minute}, sliding_s=window_s, waits=waits, named=False, seed=seed, latency_s=(0.1, 0.3)
+    )  # fmt: skip
+    assert run.requests() >= 0.75 * per_minute * 10
+    assert run.refused_share <= (0.05 if per_minute == 600 else 0.3)
+    assert run.longest_silence_s <= window_s + 5

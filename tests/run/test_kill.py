@@ -6,18 +6,24 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.kills import CONCURRENCY, LABELS, kill_and_resume
+from benchmarks.kills import FAULTS, LABELS, PROMISES, Kill, kill_and_resume
 from engine.testing.simulator.command import SimulatorConfig
-from engine.testing.simulator.rates import FaultRates
 
 
-@pytest.mark.parametrize("kill_after_s", [0.9, 1.4, 2.0])
-async def test_a_killed_run_goes_on_without_loss(tmp_path: Path, kill_after_s: float) -> None:
-    """Killed at any moment and run again: every id once, right, nothing stored as ok is sent again, and the store's
-    account of both runs holds every request that the endpoint had."""
-    faults = FaultRates({"drop": 0.05, "cut": 0.05, "http_500": 0.05, "reset": 0.02})
-    config = SimulatorConfig(labels=LABELS, delay_s=0.05, faults=faults, strike="first_sends=2")
-    done = await kill_and_resume(tmp_path, records=1500, kill_after_s=kill_after_s, config=config)
-    assert (done.lost, done.doubled, done.mislabelled, done.stored_sent_again) == (0, 0, 0, 0)
-    assert done.requests_short == 0
-    assert done.requests_over <= CONCURRENCY
+@pytest.mark.parametrize(
+    "kills",
+    [
+        [Kill(after_s=0.9), Kill(after_s=1.4, batch_size=3)],
+        [Kill(moment="opening", after_s=0.005), Kill(after_s=2.0)],
+        [Kill(moment="noting", after_s=0.01), Kill(moment="writing", after_s=0.0, batch_size=25)],
+    ],
+)
+async def test_a_killed_run_goes_on_without_loss(tmp_path: Path, kills: list[Kill]) -> None:
+    """Killed at any moment and run again: every id once, right, nothing stored as ok is sent again, the output is whole
+    at every moment and without debris at the end, and the store's account of all runs holds every request that the
+    endpoint had."""
+    config = SimulatorConfig(labels=LABELS, delay_s=0.05, faults=FAULTS, strike="first_sends=2")
+    done = await kill_and_resume(tmp_path, records=1000, kills=kills, config=config)
+    assert {name: getattr(done, name) for name in PROMISES} == dict.fromkeys(PROMISES, 0)
+    assert any(one.struck for one in done.kills)
+    assert done.requests_over <= sum(one.kill.concurrency for one in done.kills)

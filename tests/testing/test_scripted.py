@@ -11,6 +11,7 @@ import pytest
 from simulated import chat_body
 
 from engine.testing.scripted import (
+    DrivenTransport,
     ScriptedReply,
     ScriptedTransport,
     answer_all,
@@ -22,7 +23,9 @@ from engine.testing.scripted import (
 from engine.testing.virtual_time import on_virtual_time
 
 
-async def _post(transport: ScriptedTransport, inputs: Sequence[Any] = ("a",), timeout_s: float = 5) -> ScriptedReply:
+async def _post(
+    transport: ScriptedTransport | DrivenTransport, inputs: Sequence[Any] = ("a",), timeout_s: float = 5
+) -> ScriptedReply:
     return await transport.post(
         "http://x/v1/chat/completions",
         body=chat_body(inputs),
@@ -97,3 +100,52 @@ def test_a_chat_without_items_has_none() -> None:
     """Probes and other requests do not break the recorder."""
     assert items_of({"messages": [{"content": "hello"}]}) == []
     assert items_of({"messages": [{"content": "[1]"}]}) == []
+
+
+@on_virtual_time
+async def test_a_driven_request_ends_when_and_as_the_test_says() -> None:
+    """Any order, a reply or an exception; once only."""
+    transport = DrivenTransport()
+    got: list[Any] = []
+
+    async def post(name: str) -> None:
+        try:
+            got.append((name, (await _post(transport, [name])).body))
+        except ConnectionResetError:
+            got.append((name, "reset"))
+
+    async with anyio.create_task_group() as tasks:
+        for name in ("a", "b", "c"):
+            tasks.start_soon(post, name)
+        await anyio.sleep(1)
+        a, b, c = transport.waiting
+        assert [driven.request.inputs for driven in (a, b, c)] == [["a"], ["b"], ["c"]]
+        assert c.end(ScriptedReply(body=b"third"))
+        await anyio.sleep(1)
+        assert b.end(ConnectionResetError())
+        assert not b.end(ScriptedReply(body=b"too late"))
+        await anyio.sleep(1)
+        assert a.end(ScriptedReply(body=b"first"))
+    assert got == [("c", b"third"), ("b", "reset"), ("a", b"first")]
+    assert transport.waiting == []
+
+
+@on_virtual_time
+async def test_a_driven_request_that_nobody_ends_times_out() -> None:
+    """And what comes for it later is given to nobody."""
+    transport = DrivenTransport()
+    started = anyio.current_time()
+    with pytest.raises(TimeoutError):
+        await _post(transport, timeout_s=5)
+    assert anyio.current_time() - started == pytest.approx(5, abs=0.01)
+    assert transport.requests[0].fate == "timed out"
+    assert not transport.requests[0].end(ScriptedReply())
+
+
+@on_virtual_time
+async def test_a_driven_request_that_is_cancelled_is_given_up() -> None:
+    """The test can see that its caller is gone."""
+    transport = DrivenTransport()
+    with anyio.move_on_after(1):
+        await _post(transport, timeout_s=5)
+    assert transport.requests[0].fate == "given up"

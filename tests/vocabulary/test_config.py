@@ -7,8 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from engine.vocabulary.config import Endpoint, Limits, Packing, Prices, Recovery, RunConfig, Secret, check_config
+from engine.vocabulary.config import Endpoint, Limits, Packing, Prices, Recovery, RunConfig, check_config
 from engine.vocabulary.errors import ConfigError
+from engine.vocabulary.secrets import Secret
 
 PRICES = Prices(input=1, output=1)
 
@@ -34,7 +35,7 @@ def test_the_defaults_are_in_range() -> None:
         (RunConfig(recovery=Recovery(lone_attempts=0)), "lone attempts must be at least 1"),
         (RunConfig(recovery=Recovery(max_failed=1.1)), "max failed is a share from 0 to 1, not 1.1"),
         (RunConfig(recovery=Recovery(max_failed=float("nan"))), "max failed is a share from 0 to 1"),
-        (RunConfig(budget_usd=1), "a budget in dollars needs prices (--price-input and --price-output)"),
+        (RunConfig(budget_tokens=0), "the budget in tokens must be above 0, not 0"),
         (RunConfig(budget_usd=0, prices=PRICES), "the budget must be above 0, not 0"),
     ],
 )

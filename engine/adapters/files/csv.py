@@ -15,6 +15,10 @@ from engine.adapters.files.text import has_surrogate, reject_utf16
 from engine.vocabulary.errors import ConfigError
 from engine.vocabulary.values import RawRecord
 
+_FORMULA_STARTS = tuple("=+-@\t\r\n＝＋－＠'")
+"""What begins a formula in a spreadsheet (OWASP, "CSV Injection"), full-width forms included; and the mark itself, so
+that to take one mark off gives every text back."""
+
 MAX_LINE_CHARACTERS = 64 << 20
 _SKIP_CHARACTERS = 1 << 20
 
@@ -149,19 +153,24 @@ def _first_cell(cells: list[str], header: list[str]) -> dict[str, Any] | None:
     return {header[0]: cells[0]} if _problem(cells[0]) is None else None
 
 
-def write_csv(stream: BinaryIO, table: Table, *, delimiter: str) -> int:
+def write_csv(stream: BinaryIO, table: Table, *, delimiter: str, safe: bool = False) -> int:
     """Write a header and a line a row; the number of rows.
 
     Null is an empty cell, a list is JSON text, true and false are written as in JSON.
+
+    :param safe: for spreadsheets: a text that would begin a formula gets an apostrophe before it, as does one that
+        begins with an apostrophe. Numbers are numbers.
     """
+    as_text = _guarded if safe else _text
     text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
     try:
         # With \r\n as line end the writer quotes cells with either of the two; with \n it leaves a bare \r as it is.
         writer = csv.writer(text, delimiter=delimiter, lineterminator="\r\n")
-        writer.writerow(["id", *(column.name for column in table.columns), "error_kind", "error_message"])
+        names = ["id", *(column.name for column in table.columns), "error_kind", "error_message"]
+        writer.writerow([as_text(name) for name in names])
         count = 0
         for row in table:
-            writer.writerow([_text(cell) for cell in table.cells(row)])
+            writer.writerow([as_text(cell) for cell in table.cells(row)])
             count += 1
         text.flush()
     finally:
@@ -171,3 +180,8 @@ def write_csv(stream: BinaryIO, table: Table, *, delimiter: str) -> int:
 
 def _text(cell: Any) -> Any:
     return msgspec.json.encode(cell).decode() if isinstance(cell, bool | list) else cell
+
+
+def _guarded(cell: Any) -> Any:
+    text = _text(cell)
+    return f"'{text}" if isinstance(text, str) and text.startswith(_FORMULA_STARTS) else text

@@ -49,10 +49,11 @@ def read_jsonl(stream: BinaryIO, *, name: str, max_line_bytes: int = MAX_LINE_BY
     limit = max_line_bytes + 1
     while raw := stream.readline(limit):
         line += 1
+        is_cut = len(raw) >= limit and not raw.endswith(b"\n")
         if line == 1:
             reject_utf16(raw, name)
             raw = raw.removeprefix(BOM)
-        if len(raw) >= limit and not raw.endswith(b"\n"):
+        if is_cut:
             _skip_line(stream)
             error = f"the line is longer than {max_line_bytes:,} bytes"
             yield RawRecord(position=position, line=line, error=error)

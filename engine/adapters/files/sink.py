@@ -49,6 +49,7 @@ def write_rows(
     *,
     format: str | None = None,
     fields: Sequence[str] = (),
+    csv_safe: bool = False,
     stdout: BinaryIO | None = None,
 ) -> int:
     """Write `rows` as they come, in their order, and return their number.
@@ -61,6 +62,7 @@ def write_rows(
     :param path: ``-`` is standard output; else the suffix tells format and compression.
     :param format: wins over the suffix.
     :param fields: names of the task's variables, so that each has its column, in this order, whatever was answered.
+    :param csv_safe: in CSV and TSV, texts that a spreadsheet would take for a formula are marked (see `write_csv`).
     :param stdout: written to instead of the process's own standard output; left open.
     :raises ConfigError: as `check_output_path`.
     :raises EngineError: the file could not be written, for example because the disk is full.
@@ -70,30 +72,31 @@ def write_rows(
     kind = _format(path, format)
     if path == STANDARD_STREAM:
         stream = stdout or sys.stdout.buffer
-        count = _write(stream, kind, rows, fields, folder=None)
+        count = _write(stream, kind, rows, fields, folder=None, csv_safe=csv_safe)
         stream.flush()
         return count
     target = Path(path)
     try:
         with replacing(target) as stream:
-            return _write(stream, kind, rows, fields, folder=target.resolve().parent)
+            return _write(stream, kind, rows, fields, folder=target.resolve().parent, csv_safe=csv_safe)
     except OSError as error:
         reason = error.strerror or str(error)
         raise EngineError(f"{path}: cannot be written ({reason}); a file of that name is as it was before") from error
 
 
 def _write(
-    stream: BinaryIO, kind: Format, rows: Iterable[OutputRow], fields: Sequence[str], *, folder: Path | None
-) -> int:
+    stream: BinaryIO, kind: Format, rows: Iterable[OutputRow], fields: Sequence[str], *, folder: Path | None,
+    csv_safe: bool,
+) -> int:  # fmt: skip
     with compressed(stream, kind.compression) as packed:
         if kind.kind == "jsonl":
             return write_jsonl(packed, rows)
         with spooled(rows, folder=folder, fields=fields) as table:
             match kind.kind:
                 case "csv":
-                    return write_csv(packed, table, delimiter=",")
+                    return write_csv(packed, table, delimiter=",", safe=csv_safe)
                 case "tsv":
-                    return write_csv(packed, table, delimiter="\t")
+                    return write_csv(packed, table, delimiter="\t", safe=csv_safe)
                 case "parquet":
                     count: int = parquet_module().write_parquet(packed, table)
                     return count

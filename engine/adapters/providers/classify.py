@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import urljoin, urlsplit
 
 import msgspec
 
+from engine.adapters.providers.document import read_json
+from engine.vocabulary.secrets import shown_address
 from engine.vocabulary.values import Fault, FaultKind, QuotaOf
 
 EXCERPT = 300
 MAX_RETRY_AFTER_S = 600.0
+"""The longest that one reply can make us wait. See docs/design/limits.md, "429"."""
+MAX_ERROR_BYTES = 256 * 1024
+"""What is looked at of an error: some quote the whole request."""
+_STORED = 2_000
+_DAY_S = 86_400.0
 
 _QUOTA_CODES = {
     "insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "account_deactivated", "budget_exceeded",
@@ -74,7 +83,7 @@ def error_text(body: bytes) -> ErrorText:
         text = f"{text}: {upstream}"
     parameter = error.get("param")
     return ErrorText(
-        message=_short(text),
+        message=one_line(text),
         codes=_codes(error) | _codes(_inner(error, "innererror")) | _codes(document),
         parameter=parameter if isinstance(parameter, str) else "",
     )
@@ -83,8 +92,8 @@ def error_text(body: bytes) -> ErrorText:
 def error_document(body: bytes) -> dict[str, Any]:
     """The JSON object that a reply is, out of its list where Gemini puts it into one; empty if it is none."""
     try:
-        document: Any = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, RecursionError, UnicodeError):
+        document = read_json(body)
+    except ValueError:
         return {}
     if isinstance(document, list) and document:
         document = document[0]
@@ -103,32 +112,45 @@ def _inner(error: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 def _words(message: Any, body: bytes) -> str:
     """The message, or the body where it is none."""
-    return (_short(message) if isinstance(message, str) else "") or _plain(body)
+    return (one_line(message) if isinstance(message, str) else "") or _plain(body)
 
 
 def _plain(body: bytes) -> str:
-    text = body[:4_000].decode(errors="replace")
+    text = body[:_STORED].decode(errors="replace")
     title = re.search(r"<title[^>]*>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
     text = title.group(1) if title else re.sub(r"<[^>]+>", " ", text)
-    return _short(text) or "(empty reply)"
+    return one_line(text) or "(empty reply)"
 
 
-def _short(text: str) -> str:
+def one_line(text: str) -> str:
+    """One line that can be shown: no escape sequences for a terminal, no marks that turn the writing round."""
     text = " ".join(text.split())
+    text = "".join(character if character.isprintable() else "\ufffd" for character in text)
     return text if len(text) <= EXCERPT else text[: EXCERPT - 3] + "..."
+
+
+def excerpt_of(body: bytes) -> str:
+    """What is kept of a reply that failed."""
+    return body[:_STORED].decode(errors="replace")
 
 
 def classify(status: int, headers: Mapping[str, str], body: bytes, *, url: str, now: datetime | None = None) -> Fault:
     """The fault that a reply with an error status is.
 
+    :param body: at most `MAX_ERROR_BYTES` of it.
     :param url: as it may be shown.
     """
     error = error_text(body)
     kind, parameter = _kind(status, error)
     message = error.message
+    now = now or datetime.now(UTC)
+    asked_s = _asked_s(headers, now=now, body=body)
+    if asked_s is not None and asked_s > MAX_RETRY_AFTER_S:
+        message = f"{message} (it asks to wait {_span(asked_s)}; {MAX_RETRY_AFTER_S:.0f} s are waited)"
     if 300 <= status < 400:
-        message = f"redirected to {headers.get('Location', 'nowhere')}, which is not followed"
-    if kind is FaultKind.MODEL:
+        location = next((value for name, value in headers.items() if name.lower() == "location"), "")
+        message = _redirected(location, url)
+    elif kind is FaultKind.MODEL:
         message = f"{message} ({url}); check base_url (--base-url) and model (--model)"
     elif kind is FaultKind.AUTH:
         message = f"{message}; check the key in ANNOTATE_API_KEY"
@@ -136,11 +158,30 @@ def classify(status: int, headers: Mapping[str, str], body: bytes, *, url: str, 
         kind=kind,
         message=message,
         status=status,
-        retry_after_s=retry_after_s(headers, now=now or datetime.now(UTC), body=body),
+        retry_after_s=retry_after_s(headers, now=now, body=body),
         parameter=parameter,
         limit=_limit(error) if kind is FaultKind.RATE_LIMIT else None,
-        excerpt=body[:2_000].decode(errors="replace"),
+        excerpt=excerpt_of(body),
     )
+
+
+def _redirected(location: str, url: str) -> str:
+    """Where to, without what may be a key in it, and what to do."""
+    try:
+        place = one_line(shown_address(urljoin(url, location)))
+    except ValueError:  # no address at all
+        place = one_line(shown_address(location))
+    advice = "check base_url (--base-url)"
+    if location and place.startswith(("http://", "https://")) and place.endswith("/chat/completions"):
+        advice = f"if you trust that place, set base_url (--base-url) to {place.removesuffix('/chat/completions')}"
+    told = f"redirected to {place}" if location else "redirected to nowhere"
+    return f"{told}, which is not followed: the key is sent to {urlsplit(url).netloc} alone; {advice}"
+
+
+def _span(seconds: float) -> str:
+    if seconds == math.inf:
+        return "for ever"
+    return f"{seconds:,.0f} s" if seconds < 2 * _DAY_S else f"{seconds / _DAY_S:,.0f} days"
 
 
 def _limit(error: ErrorText) -> QuotaOf | None:
@@ -209,16 +250,24 @@ def _parameter(error: ErrorText) -> str | None:
 
 
 def retry_after_s(headers: Mapping[str, str], *, now: datetime, body: bytes = b"") -> float | None:
-    """Seconds that a reply asks us to wait: ``retry-after-ms``, ``Retry-After`` as seconds or date, or in its words."""
+    """Seconds that a reply asks us to wait: ``retry-after-ms``, ``Retry-After`` as seconds or date, or in its words.
+
+    Never below 0 or above `MAX_RETRY_AFTER_S`.
+    """
+    asked_s = _asked_s(headers, now=now, body=body)
+    return None if asked_s is None else _bounded(asked_s)
+
+
+def _asked_s(headers: Mapping[str, str], *, now: datetime, body: bytes) -> float | None:
     lowered = {name.lower(): value for name, value in headers.items()}
     for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         try:
-            return _bounded(float(lowered[name]) / unit)
+            return float(lowered[name]) / unit
         except (KeyError, ValueError):
             continue
     try:
         when = parsedate_to_datetime(lowered["retry-after"])
-        return _bounded((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() - now.timestamp())
+        return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() - now.timestamp()
     except (KeyError, ValueError, TypeError, IndexError, OverflowError):
         return _wait_in_words(body[:8_000].decode(errors="replace"))
 
@@ -229,7 +278,7 @@ def _wait_in_words(text: str) -> float | None:
     if found is None:
         return None
     minutes, number, unit = found.groups()
-    return _bounded(60.0 * int(minutes or 0) + float(number) / (1000.0 if unit.lower() == "ms" else 1.0))
+    return 60.0 * int(minutes or 0) + float(number) / (1000.0 if unit.lower() == "ms" else 1.0)
 
 
 def _bounded(seconds: float) -> float:

@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from engine.vocabulary.config import Secret
 from engine.vocabulary.errors import ConfigError
+from engine.vocabulary.secrets import Secret
 
 KEY_VARIABLE = "ANNOTATE_API_KEY"
 """The key of whatever endpoint the user names; it wins over a provider's own variable."""

@@ -8,7 +8,6 @@ kind UNSUPPORTED, the provider has then taken note, and the same batch is simply
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -16,16 +15,29 @@ from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
-from engine.adapters.providers.classify import EXCERPT, classify, error_document, error_text
+from engine.adapters.providers.classify import (
+    EXCERPT,
+    MAX_ERROR_BYTES,
+    classify,
+    error_document,
+    error_text,
+    excerpt_of,
+    one_line,
+)
+from engine.adapters.providers.document import read_json
 from engine.adapters.providers.quota import read_quotas
+from engine.adapters.providers.redaction import redaction_of
 from engine.vocabulary.config import Endpoint
 from engine.vocabulary.errors import ConfigError
 from engine.vocabulary.ports import HttpReply, Transport
+from engine.vocabulary.secrets import shown_address
 from engine.vocabulary.values import Completion, Fault, FaultKind, Usage
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _OURS = ("messages", "stream", "n")
 _MAX_TOKENS = 100_000_000  # beyond this a usage figure is absurd
+_HIDDEN_TOKENS = 200_000  # beside what we sent and got: a provider's own prompt, its searches, reasoning
+_MOST_REASON = 100  # characters of a reason for the end
 _DOUBTS = 2  # in vain, of the format: the two probes that a run begins with may both be bad
 
 
@@ -92,7 +104,8 @@ def chat_url(base_url: str) -> str:
     except ValueError:  # a port or an IPv6 address that is none
         usable = False
     if not usable:
-        raise ConfigError(f"base URL {base_url!r} is not a URL like http://localhost:8000/v1")
+        shown = shown_address(base_url).partition("?")[0].rpartition("@")[2]
+        raise ConfigError(f"base URL {shown!r} is not a URL like http://localhost:8000/v1")
     path = parts.path.rstrip("/")
     if not path.endswith("/chat/completions"):
         path = f"{path or '/v1'}/chat/completions"
@@ -130,6 +143,7 @@ class OpenAIChat:
         self._schema = schema
         self._url = chat_url(endpoint.base_url)
         self._headers = _headers(endpoint)
+        self._redaction = redaction_of(endpoint, self._headers)
         self._known = known if known is not None else EndpointKnowledge()
         self._heads: dict[tuple[Capabilities, int], bytes] = {}
 
@@ -144,24 +158,25 @@ class OpenAIChat:
     async def complete(self, *, user: str, max_output_tokens: int, items: int = 0) -> Completion | Fault:
         """See `engine.vocabulary.ports.Provider`."""
         sent_with = self._known.capabilities
+        body = self._body(user, max_output_tokens, items if self._endpoint.exact_count else 0)
         try:
             reply = await self._transport.post(
                 self._url,
-                body=self._body(user, max_output_tokens, items if self._endpoint.exact_count else 0),
+                body=body,
                 headers=self._headers,
                 connect_timeout_s=self._endpoint.connect_timeout_s,
                 timeout_s=self._endpoint.timeout_s,
             )
         except TimeoutError as error:
             message = str(error) or f"no reply within {self._endpoint.timeout_s:g} s"
-            return Fault(kind=FaultKind.TIMEOUT, message=message)
+            return Fault(kind=FaultKind.TIMEOUT, message=self._shown(message))
         except asyncio.IncompleteReadError as error:
             return Fault(kind=FaultKind.TRANSPORT, message=f"the connection broke: {error}")
         except OSError as error:
             sent = not isinstance(error, ConnectionRefusedError)
-            return Fault(kind=FaultKind.TRANSPORT, message=f"the connection failed: {error}", sent=sent)
+            return Fault(kind=FaultKind.TRANSPORT, message=self._shown(f"the connection failed: {error}"), sent=sent)
         self._known.simulated |= "x-simulated" in reply.headers
-        outcome = self._read(reply)
+        outcome = self._read(reply, _most_usage(body, reply.body, max_output_tokens))
         quotas = read_quotas(reply.headers)
         if quotas:
             outcome = msgspec.structs.replace(outcome, quotas=quotas)
@@ -179,12 +194,24 @@ class OpenAIChat:
                 self._known.restore_format()
         self._known.proven = True
 
-    def _read(self, reply: HttpReply) -> Completion | Fault:
-        if reply.status != 200:
-            return classify(reply.status, reply.headers, reply.body, url=shown_url(self._url))
-        outcome = read_completion(reply.body)
-        inside = _status_inside(reply.body) if isinstance(outcome, Fault) else None
-        return outcome if inside is None else classify(inside, reply.headers, reply.body, url=shown_url(self._url))
+    def _read(self, reply: HttpReply, most: Usage) -> Completion | Fault:
+        outcome = read_completion(reply.body, most=most) if reply.status == 200 else None
+        if isinstance(outcome, Completion):
+            answer = self._redaction.answer
+            refusal = None if outcome.refusal is None else answer(outcome.refusal)
+            return msgspec.structs.replace(outcome, text=answer(outcome.text), refusal=refusal)
+        # Before anything is cut to length: half a key is nothing that would be recognised.
+        body = self._redaction.body(reply.body[:MAX_ERROR_BYTES])
+        status = reply.status if outcome is None else _status_inside(body)
+        if status is None:
+            return _not_a_completion(body, reply.headers.get("Content-Type", ""))
+        headers = {name: self._redaction.text(value) for name, value in reply.headers.items()}
+        fault = classify(status, headers, body, url=shown_url(self._url))
+        return msgspec.structs.replace(fault, message=self._redaction.text(fault.message))
+
+    def _shown(self, message: str) -> str:
+        """The words of a transport's exception, which may quote what came, and that may be our own request."""
+        return one_line(self._redaction.text(message))
 
     def _negotiated(self, fault: Fault, sent_with: Capabilities) -> Fault:
         """Take note of what the endpoint does not take; the fault then asks for the same batch again."""
@@ -288,27 +315,23 @@ def _headers(endpoint: Endpoint) -> dict[str, str]:
     return headers
 
 
-def read_completion(body: bytes) -> Completion | Fault:
-    """The completion in a reply with status 200, or the fault that it is instead."""
+def read_completion(body: bytes, *, most: Usage | None = None) -> Completion | Fault:
+    """The completion in a reply with status 200, or the fault that it is instead.
+
+    :param most: usage above which the endpoint's figures cannot be true.
+    """
     try:
-        document = _decode(body)
+        document = read_json(body, lenient=True)
         choice = document["choices"][0]
         message = choice["message"]
         text, refusal = _text(message.get("content")), _text(message.get("refusal"))
-        finish_reason = _text(choice.get("finish_reason")).lower()
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
-        return _not_a_completion(body)
+        finish_reason = _text(choice.get("finish_reason")).lower()[:_MOST_REASON]
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        return _not_a_completion(body[:MAX_ERROR_BYTES])
     if not refusal and finish_reason.startswith("content_filter"):
         refusal = "content filter"
-    usage = read_usage(document.get("usage"))
+    usage = read_usage(document.get("usage"), most=most)
     return Completion(text=text, finish_reason=finish_reason, refusal=refusal or None, usage=usage)
-
-
-def _decode(body: bytes) -> Any:
-    try:
-        return msgspec.json.decode(body)
-    except (msgspec.MsgspecError, UnicodeError):  # the stdlib takes lone surrogates and raw control characters
-        return json.loads(body.decode(errors="replace"), strict=False)
 
 
 def _text(content: Any) -> str:
@@ -330,17 +353,21 @@ def _status_inside(body: bytes) -> int | None:
     return code if type(code) is int and 400 <= code <= 599 else None
 
 
-def _not_a_completion(body: bytes) -> Fault:
-    error = error_text(body)
+def _not_a_completion(body: bytes, content_type: str = "") -> Fault:
+    words, hint = error_text(body).message[:EXCERPT], ""
+    if "event-stream" in content_type or body.startswith((b"data:", b"event:")):
+        hint = "; it streams, which was not asked for: turn that off at the endpoint, or at a gateway before it"
+    elif "html" in content_type:
+        hint = "; that is a web page: is base_url (--base-url) the address of the API?"
     return Fault(
         kind=FaultKind.BAD_REPLY,
-        message=f"HTTP 200, but no chat completion: {error.message[:EXCERPT]}",
+        message=f"HTTP 200, but no chat completion: {words}{hint}",
         status=200,
-        excerpt=body[:2_000].decode(errors="replace"),
+        excerpt=excerpt_of(body),
     )
 
 
-def read_usage(usage: Any) -> Usage | None:
+def read_usage(usage: Any, *, most: Usage | None = None) -> Usage | None:
     """Usage as the endpoint states it, or None when it is absent or cannot be true."""
     if not isinstance(usage, dict):
         return None
@@ -349,7 +376,15 @@ def read_usage(usage: Any) -> Usage | None:
     prompt, completion = _tokens(usage.get("prompt_tokens")), _tokens(usage.get("completion_tokens"))
     if not prompt or completion is None:
         return None
+    if most is not None and (prompt > most.input_tokens or completion > most.output_tokens):
+        return None
     return Usage(input_tokens=prompt, output_tokens=completion, cached_tokens=min(cached or 0, prompt))
+
+
+def _most_usage(sent: bytes, received: bytes, max_output_tokens: int) -> Usage:
+    """The most tokens that a call can have taken: one is a byte or more, and not all of them are shown."""
+    most_output = max(max_output_tokens, len(received)) + _HIDDEN_TOKENS
+    return Usage(input_tokens=len(sent) + _HIDDEN_TOKENS, output_tokens=most_output)
 
 
 def _tokens(number: Any) -> int | None:

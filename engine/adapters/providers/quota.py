@@ -13,6 +13,8 @@ _FULL_S = 65.0  # a bucket of a minute's worth needs no longer until it is full
 _MOST_PERIOD_S = 90.0
 _LEAST_PERIOD_S = 20.0
 _LEAST_USED = 3.0
+_LEAST_LIMITS: Mapping[QuotaOf, float] = {"requests": 1.0, "tokens": 1_000.0}
+"""A minute. Nobody sells less; believed, one such header would hold a run up for years."""
 _NAMES: tuple[tuple[QuotaOf, str, bool], ...] = (
     ("requests", "requests", False),
     ("tokens", "tokens", False),
@@ -31,7 +33,7 @@ def read_quotas(headers: Mapping[str, str]) -> tuple[Quota, ...]:
     found = []
     for of, name, is_minute in _NAMES:
         limit = _number(headers.get(f"x-ratelimit-limit-{name}"))
-        if limit is None or limit <= 0:
+        if limit is None or limit < _LEAST_LIMITS[of]:
             continue
         remaining = _number(headers.get(f"x-ratelimit-remaining-{name}"))
         reset_s = _seconds(headers.get(f"x-ratelimit-reset-{name}"))

@@ -15,6 +15,7 @@ from engine.adapters.store.rows import (
     read_answer,
 )
 from engine.adapters.store.run_store import RunStore
+from engine.adapters.store.salvage import Saved, salvage
 from engine.adapters.store.schema import APPLICATION_ID, VERSION
 
 __all__ = [
@@ -29,10 +30,12 @@ __all__ = [
     "InputRow",
     "OutputRow",
     "RunStore",
+    "Saved",
     "SentRow",
     "Spent",
     "open_store",
     "read_answer",
     "read_store",
+    "salvage",
     "temporary_store",
 ]

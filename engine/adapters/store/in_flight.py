@@ -8,6 +8,7 @@ crash less exact. It has a place for each request in flight, used again and agai
 from __future__ import annotations
 
 import contextlib
+import errno
 import heapq
 import os
 import struct
@@ -60,7 +61,8 @@ class InFlightFile:
             raise OSError("the store is closed")
         row = _ROW.pack(sent.run_id, sent.call_id, sent.sent_at, sent.size, sent.input_tokens, sent.output_tokens)
         self._places[sent.call_id] = place
-        os.pwrite(self._file, row + _CHECK.pack(zlib.crc32(row)), place * _PLACE)
+        if os.pwrite(self._file, row + _CHECK.pack(zlib.crc32(row)), place * _PLACE) < _PLACE:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # the rest would have said so
 
     def forget(self, call_id: int) -> None:
         """The request is accounted for in the store: its place may be used again, and its note does no harm."""

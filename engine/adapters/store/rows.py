@@ -7,6 +7,9 @@ from typing import Any
 
 import msgspec
 
+from engine.adapters.store.seals import seal
+from engine.adapters.store.translate import Damaged
+
 RAW_LIMIT = 64_000
 """Characters of the raw reply of a failed call that are kept."""
 
@@ -110,15 +113,19 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
     :ivar by_key: key -> its answers, one for each text that the record has had.
     :ivar by_digest: digest -> an ok answer to the same input, whoever asked.
+    :ivar damaged: answers that are not what was written; they were thrown away, and their records are to be asked.
     """
 
     by_key: dict[str, list[AnswerRow]]
     by_digest: dict[bytes, AnswerRow]
+    damaged: int = 0
 
 
 ANSWER_COLUMNS = (
-    "key, digest, output, error_kind, error_message, calls, batch_size, form, answered_at, latency_s, copied, redo"
+    "key, digest, output, error_kind, error_message, calls, batch_size, form, answered_at, latency_s, copied, redo, "
+    "settings_id, ok, seal"
 )
+INPUT_COLUMNS = "position, line, id, key, digest, error, seal"
 
 
 INSERT_CALL = f"INSERT INTO calls VALUES ({', '.join('?' * 18)})"
@@ -126,12 +133,12 @@ INSERT_KILLED = INSERT_CALL.replace("INSERT INTO", "INSERT OR IGNORE INTO")
 """A request that was in flight at a crash; one whose outcome was stored is known better."""
 
 INSERT_ANSWER = f"""
-INSERT INTO answers VALUES ({", ".join("?" * 15)})
+INSERT INTO answers VALUES ({", ".join("?" * 16)})
 ON CONFLICT (settings_id, key, digest) DO UPDATE SET
     ok = excluded.ok, output = excluded.output, error_kind = excluded.error_kind,
     error_message = excluded.error_message, calls = excluded.calls, batch_size = excluded.batch_size,
     form = excluded.form, run_id = excluded.run_id, answered_at = excluded.answered_at,
-    latency_s = excluded.latency_s, copied = excluded.copied, redo = 0
+    latency_s = excluded.latency_s, copied = excluded.copied, redo = 0, seal = excluded.seal
 WHERE excluded.ok = 1 OR answers.ok = 0
 """
 
@@ -148,11 +155,23 @@ def call_values(run_id: int, call: CallRow) -> tuple[Any, ...]:
 
 def answer_values(run_id: int, settings_id: int, answer: AnswerRow) -> tuple[Any, ...]:
     """An answer as a row of its table."""
-    return (
-        settings_id, answer.key, answer.digest, int(answer.ok), answer.output, answer.error_kind,
-        answer.error_message and _whole(answer.error_message), msgspec.json.encode(answer.calls).decode(),
-        answer.batch_size, answer.form, run_id, answer.answered_at, answer.latency_s, int(answer.copied), 0,
+    message = answer.error_message and _whole(answer.error_message)
+    calls = msgspec.json.encode(answer.calls).decode()
+    ok, copied = int(answer.ok), int(answer.copied)
+    sealed = (
+        settings_id, answer.key, answer.digest, ok, answer.output, answer.error_kind, message, calls,
+        answer.batch_size, answer.form, copied,
     )  # fmt: skip
+    return (
+        settings_id, answer.key, answer.digest, ok, answer.output, answer.error_kind, message, calls,
+        answer.batch_size, answer.form, run_id, answer.answered_at, answer.latency_s, copied, 0, seal(sealed),
+    )  # fmt: skip
+
+
+def input_values(run_id: int, row: InputRow) -> tuple[Any, ...]:
+    """A record of the input as a row of its table."""
+    values = (row.position, row.line, row.id, row.key, row.digest, row.error)
+    return (run_id, *values, seal(values))
 
 
 def _whole(text: str) -> str:
@@ -161,8 +180,16 @@ def _whole(text: str) -> str:
 
 
 def read_answer(row: Sequence[Any]) -> AnswerRow:
-    """The answer in a row of `ANSWER_COLUMNS`."""
-    key, digest, output, kind, message, calls, size, form, answered_at, latency_s, copied, redo = row
+    """The answer in a row of `ANSWER_COLUMNS`.
+
+    :raises StoreError: it is not what was written.
+    """
+    key, digest, output, kind, message, calls, size, form, answered_at, latency_s, copied, redo, of, ok, sealed = row
+    if seal((of, key, digest, ok, output, kind, message, calls, size, form, copied)) != sealed:
+        raise Damaged(
+            f"the stored answer to the record {key} is damaged: it is not what was written. Run the same "
+            "`annotate run` again, which asks for it anew"
+        )
     return AnswerRow(
         key=key,
         digest=digest,
@@ -177,3 +204,17 @@ def read_answer(row: Sequence[Any]) -> AnswerRow:
         copied=bool(copied),
         redo=bool(redo),
     )
+
+
+def read_input(row: Sequence[Any]) -> InputRow:
+    """The record in a row of `INPUT_COLUMNS`.
+
+    :raises StoreError: it is not what was written.
+    """
+    position, line, id_, key, digest, error, sealed = row
+    if seal((position, line, id_, key, digest, error)) != sealed:
+        raise Damaged(
+            f"line {line} of the input, as the run store holds it, is damaged: it is not what was written. Run the "
+            "same `annotate run` again, which notes the input anew"
+        )
+    return InputRow(position=position, line=line, id=id_, key=key, digest=digest, error=error)

@@ -13,11 +13,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import filelock
-
+from engine.adapters.store.holder import Hold
 from engine.adapters.store.in_flight import InFlightFile, SentRow
 from engine.adapters.store.rows import (
     ANSWER_COLUMNS,
+    INPUT_COLUMNS,
     INSERT_ANSWER,
     INSERT_CALL,
     AnswerRow,
@@ -29,9 +29,12 @@ from engine.adapters.store.rows import (
     Spent,
     answer_values,
     call_values,
+    input_values,
     read_answer,
+    read_input,
 )
-from engine.adapters.store.translate import Conflict, translated
+from engine.adapters.store.schema import check_whole
+from engine.adapters.store.translate import Conflict, Damaged, translated
 from engine.vocabulary.errors import StoreError
 
 
@@ -42,13 +45,14 @@ class RunStore:
         self,
         connection: sqlite3.Connection,
         path: Path | None,
-        lock: filelock.BaseFileLock | None,
+        hold: Hold | None,
         in_flight: InFlightFile | None = None,
     ) -> None:
         """Use `open_store` or `temporary_store`."""
         self._db = connection
         self.path = path
-        self._lock = lock
+        self._hold = hold
+        self._files = () if hold is None or path is None else (path.resolve(), Path(f"{path.resolve()}-wal"))
         self._in_flight = in_flight
         self._guard = threading.Lock()
 
@@ -63,8 +67,8 @@ class RunStore:
                 if self._in_flight is not None:
                     self._in_flight.close()
         finally:
-            if self._lock is not None:
-                self._lock.release()
+            if self._hold is not None:
+                self._hold.release()
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -133,7 +137,7 @@ class RunStore:
 
     def add_inputs(self, run_id: int, rows: Sequence[InputRow]) -> list[Duplicate]:
         """Note records of the input. One whose id has occurred before is noted as broken, and returned."""
-        values = [(run_id, row.position, row.line, row.id, row.key, row.digest, row.error) for row in rows]
+        values = [input_values(run_id, row) for row in rows]
         try:
             with self._transaction() as db:
                 db.executemany(_INSERT_INPUT, values)
@@ -177,32 +181,53 @@ class RunStore:
         """What is known of these records; call it with some hundreds at a time."""
         by_key: dict[str, list[AnswerRow]] = {}
         by_digest: dict[bytes, AnswerRow] = {}
+        broken: list[tuple[Any, ...]] = []
+
+        def read(sql: str, values: Sequence[Any]) -> Iterator[AnswerRow]:
+            for row in self._db.execute(f"SELECT {ANSWER_COLUMNS} FROM answers {sql}", values):
+                try:
+                    yield read_answer(row)
+                except Damaged:
+                    broken.append((settings_id, *row[:2]))
+
         with self._guard, translated(self.path):
-            sql = f"SELECT {ANSWER_COLUMNS} FROM answers WHERE settings_id = ? AND key IN ({_marks(keys)})"
-            for row in self._db.execute(sql, (settings_id, *keys)):
-                answer = read_answer(row)
+            for answer in read(f"WHERE settings_id = ? AND key IN ({_marks(keys)})", (settings_id, *keys)):
                 by_key.setdefault(answer.key, []).append(answer)
                 if answer.ok and not answer.redo:
                     by_digest[answer.digest] = answer
             # The index is named, since SQLite without statistics takes the primary key's prefix for as good and reads
             # every answer; and it is asked for one at a time, since a text may have been answered for many records.
-            sql = (
-                f"SELECT {ANSWER_COLUMNS} FROM answers INDEXED BY answers_digest "
-                "WHERE digest = ? AND settings_id = ? AND ok = 1 AND redo = 0 LIMIT 1"
-            )
+            sql = "INDEXED BY answers_digest WHERE digest = ? AND settings_id = ? AND ok = 1 AND redo = 0 LIMIT 1"
             for digest in set(digests) - by_digest.keys():
-                for row in self._db.execute(sql, (digest, settings_id)):
-                    by_digest[digest] = read_answer(row)
-        return Found(by_key=by_key, by_digest=by_digest)
+                for answer in read(sql, (digest, settings_id)):
+                    by_digest[digest] = answer
+        if broken:
+            self._throw_away(broken)
+        return Found(by_key=by_key, by_digest=by_digest, damaged=len(broken))
+
+    def _throw_away(self, keys: Sequence[tuple[Any, ...]]) -> None:
+        """Damaged answers: they say nothing, and would stand in the way of new ones."""
+        with self._transaction() as db:
+            db.executemany("DELETE FROM answers WHERE settings_id = ? AND key = ? AND digest = ?", keys)
 
     def write(self, run_id: int, settings_id: int, calls: Sequence[CallRow], answers: Sequence[AnswerRow]) -> None:
         """Store calls and what they settled, in one durable transaction.
 
         An ok answer replaces what was there; a failure never replaces an ok answer.
         """
+        self._check_there()
         with self._transaction() as db:
             db.executemany(INSERT_CALL, [call_values(run_id, call) for call in calls])
             db.executemany(INSERT_ANSWER, [answer_values(run_id, settings_id, answer) for answer in answers])
+
+    def _check_there(self) -> None:
+        """A file that was removed goes on taking answers until it is closed, and then they are nowhere."""
+        for there in self._files:
+            if not there.exists():
+                raise StoreError(
+                    f"{there} was removed while the run went on, so that nothing more can be kept in it. The same "
+                    "command begins anew, or goes on from a copy that is put in its place"
+                )
 
     def note_sent(self, sent: SentRow) -> None:
         """A request goes out: a killed process leaves it to the next one. Microseconds; call it on the event loop."""
@@ -215,12 +240,12 @@ class RunStore:
         if self._in_flight is not None:
             self._in_flight.forget(call_id)
 
-    def spent(self, model: str) -> Spent:
-        """What all calls to a model took, over all runs and tasks in this store."""
+    def spent(self, model: str | None = None) -> Spent:
+        """What all calls to a model, or to any, took, over all runs and tasks in this store."""
         columns = ", ".join(f"total({name})" for name in Spent.__struct_fields__)
         rows = self.query(
             f"SELECT {columns} FROM settings JOIN runs ON runs.settings_id = settings.id "
-            "JOIN calls ON calls.run_id = runs.id WHERE settings.model = ?",
+            "JOIN calls ON calls.run_id = runs.id WHERE ?1 IS NULL OR settings.model = ?1",
             (model,),
         )
         return Spent(**dict(zip(Spent.__struct_fields__, map(int, rows[0]), strict=True)))
@@ -242,21 +267,36 @@ class RunStore:
             sql = "UPDATE answers SET redo = 0 WHERE settings_id = ? AND redo = 1 AND ok = 1"
             return db.execute(sql, (settings_id,)).rowcount
 
+    def put_back(self, table: str, rows: Sequence[Sequence[Any]]) -> int:
+        """Rows of a damaged store, as they were there; the number of those that were not here yet."""
+        with self._transaction() as db:
+            before = db.total_changes
+            db.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({_marks(rows[0])})", rows)
+            return db.total_changes - before
+
     # -- reading -----------------------------------------------------------------------------------------------
 
     def outputs(self, run_id: int, settings_id: int) -> Iterator[OutputRow]:
         """Every record of the run's input in order, beside its answer."""
-        columns = ", ".join(f"a.{name.strip()}" for name in ANSWER_COLUMNS.split(","))
+        columns = ", ".join([*_of("i", INPUT_COLUMNS), *_of("a", ANSWER_COLUMNS)])
         sql = (
-            f"SELECT i.position, i.line, i.id, i.key, i.digest, i.error, {columns} FROM inputs i "
+            f"SELECT {columns} FROM inputs i "
             "LEFT JOIN answers a ON a.settings_id = ? AND a.key = i.key AND a.digest = i.digest "
             "WHERE i.run_id = ? ORDER BY i.position"
         )
+        split = INPUT_COLUMNS.count(",") + 1
         with translated(self.path):
             for row in self._db.execute(sql, (settings_id, run_id)):
-                position, line, id_, key, digest, error = row[:6]
-                record = InputRow(position=position, line=line, id=id_, key=key, digest=digest, error=error)
-                yield OutputRow(record=record, answer=None if row[6] is None else read_answer(row[6:]))
+                answer = None if row[split] is None else read_answer(row[split:])
+                yield OutputRow(record=read_input(row[:split]), answer=answer)
+
+    def check_whole(self) -> None:
+        """Look whether every page of the file is where it should be; half a second for a million records.
+
+        :raises StoreError: not so.
+        """
+        with self._guard, translated(self.path):
+            check_whole(self._db, self.path)
 
     def query(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Rows of a read-only question; for reports and `annotate show`."""
@@ -268,7 +308,7 @@ class RunStore:
 
 
 _ANSWERED = "EXISTS (SELECT 1 FROM answers a WHERE a.settings_id = s.id)"
-_INSERT_INPUT = "INSERT INTO inputs VALUES (?, ?, ?, ?, ?, ?, ?)"
+_INSERT_INPUT = "INSERT INTO inputs VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 def _note_duplicate(db: sqlite3.Connection, run_id: int, row: InputRow) -> Duplicate:
@@ -276,8 +316,13 @@ def _note_duplicate(db: sqlite3.Connection, run_id: int, row: InputRow) -> Dupli
     if first is None:
         raise StoreError(f"position {row.position} of the input was noted twice")
     error = f"the id {row.id} stands in line {first[0]} already"
-    db.execute("INSERT INTO inputs VALUES (?, ?, ?, ?, NULL, NULL, ?)", (run_id, row.position, row.line, row.id, error))
+    twin = InputRow(position=row.position, line=row.line, id=row.id, key=None, digest=None, error=error)
+    db.execute(_INSERT_INPUT, input_values(run_id, twin))
     return Duplicate(id=row.id, position=row.position, line=row.line, first_line=first[0])
+
+
+def _of(table: str, columns: str) -> list[str]:
+    return [f"{table}.{name.strip()}" for name in columns.split(",")]
 
 
 def _marks(values: Sequence[Any]) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+from engine.adapters.store.seals import seal
+from engine.adapters.store.translate import NOT_OURS, damaged
 from engine.vocabulary.errors import StoreError
 
-VERSION = 2
+VERSION = 3
 APPLICATION_ID = 0x616E6E6F  # "anno"
 
 _SCHEMA = """
@@ -20,13 +22,13 @@ CREATE TABLE runs (
 -- What the newest run's input holds, in order: duplicates are found, outputs ordered and exports made from it.
 CREATE TABLE inputs (
     run_id INTEGER NOT NULL, position INTEGER NOT NULL, line INTEGER NOT NULL, id TEXT NOT NULL, key TEXT,
-    digest BLOB, error TEXT, PRIMARY KEY (run_id, position)) WITHOUT ROWID;
+    digest BLOB, error TEXT, seal INTEGER NOT NULL, PRIMARY KEY (run_id, position)) WITHOUT ROWID;
 CREATE UNIQUE INDEX inputs_key ON inputs (run_id, key) WHERE key IS NOT NULL;
 CREATE TABLE answers (
     settings_id INTEGER NOT NULL, key TEXT NOT NULL, digest BLOB NOT NULL, ok INTEGER NOT NULL, output TEXT,
     error_kind TEXT, error_message TEXT, calls TEXT NOT NULL, batch_size INTEGER NOT NULL, form TEXT NOT NULL,
     run_id INTEGER NOT NULL, answered_at REAL NOT NULL, latency_s REAL NOT NULL, copied INTEGER NOT NULL,
-    redo INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (settings_id, key, digest)) WITHOUT ROWID;
+    redo INTEGER NOT NULL DEFAULT 0, seal INTEGER NOT NULL, PRIMARY KEY (settings_id, key, digest)) WITHOUT ROWID;
 -- Only of answers that may be copied: the first that it gives is one.
 CREATE INDEX answers_digest ON answers (digest, settings_id) WHERE ok = 1 AND redo = 0;
 CREATE TABLE calls (
@@ -45,25 +47,45 @@ ALTER TABLE calls ADD COLUMN unconfirmed_input INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE calls ADD COLUMN unconfirmed_output INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE calls ADD COLUMN purpose TEXT NOT NULL DEFAULT 'ask';
 """,
+    2: """
+ALTER TABLE answers ADD COLUMN seal INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE inputs ADD COLUMN seal INTEGER NOT NULL DEFAULT 0;
+UPDATE answers SET seal = seal_of(
+    settings_id, key, digest, ok, output, error_kind, error_message, calls, batch_size, form, copied);
+UPDATE inputs SET seal = seal_of(position, line, id, key, digest, error);
+""",
 }
 """Version -> what makes the next one of it."""
 
-NOT_OURS = "no run store of annotation-engine; it was left as it is. Use another store (--output or --store)"
+
+def create(db: sqlite3.Connection) -> None:
+    """Make the tables of a new store."""
+    db.executescript(
+        f"BEGIN; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT;"
+    )
 
 
-def prepare(db: sqlite3.Connection, file: Path) -> None:
-    """Make the tables of a new store, or bring an older one up to date, each in one transaction.
+def bring_up_to_date(db: sqlite3.Connection, file: Path) -> None:
+    """Make a store of this version of an older one, each step in one transaction.
 
     :raises StoreError: it is no run store, or one of a newer version.
     """
-    empty = not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-    if empty and _version(db) == 0:
-        db.executescript(
-            f"BEGIN; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT;"
-        )
     check(db, file)
+    db.create_function("seal_of", -1, lambda *values: seal(values), deterministic=True)
     while (version := _version(db)) < VERSION:
+        if version not in _UPGRADES:
+            raise damaged(file, f"no store has the format {version}")
         db.executescript(f"BEGIN; {_UPGRADES[version]} PRAGMA user_version = {version + 1}; COMMIT;")
+
+
+def check_whole(db: sqlite3.Connection, file: Path | None) -> None:
+    """Whether every page is where it should be: half a second for a million records.
+
+    :raises StoreError: not so.
+    """
+    found = [row[0] for row in db.execute("PRAGMA quick_check(1)")]
+    if found != ["ok"]:
+        raise damaged(file, " ".join(str(found[0]).split()))
 
 
 def check(db: sqlite3.Connection, file: Path) -> None:

@@ -184,7 +184,9 @@ def _steered(report: Report) -> str:
         said.append(f"the batch size stayed at {size.settled}")
     window = report.window
     if window is not None and window.moves:
-        said.append(f"the window from {window.moves[0].old} to {window.settled} requests in flight")
+        most = max(move.new for move in window.moves)
+        over = f", {most} at the most" if window.settled is not None and most > window.settled else ""
+        said.append(f"the window from {window.moves[0].old} to {window.settled} requests in flight{over}")
     found = () if report.rate is None else (
         ("requests", report.rate.requests_per_minute), ("tokens", report.rate.tokens_per_minute)
     )  # fmt: skip

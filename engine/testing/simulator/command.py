@@ -12,6 +12,7 @@ from .cache import RULES
 from .draft import Poison, PoisonRule
 from .endpoint import SimulatedEndpoint
 from .faults import parse_strike_mode
+from .gullible import ORDERS, Gullibility
 from .latency import FixedLatency, Latency, LinearLatency
 from .limits import RateLimits
 from .made_up import CHANGES, HOLDS, HOSTED
@@ -47,6 +48,8 @@ class SimulatorConfig:
     :ivar poison_marker: records whose text contains it always fail, in the way of `poison`.
     :ivar poison: ``drop``, ``break`` (the whole reply is garbage), ``off_label``.
     :ivar behaviour: see `BEHAVIOURS`, or one of your own; None: answers do not depend on the batch.
+    :ivar gullibility: probability that an order in a record's text changes the answer to each record beside it.
+    :ivar orders: what is taken for an order: a regular expression with a group ``label``; see `gullible.ORDERS`.
     :ivar rpm: requests a minute. :ivar tpm: tokens a minute, input and max_tokens charged up front.
     :ivar rps: requests a second, besides. :ivar tps: tokens a second; a request above it never passes.
     :ivar itpm: input tokens a minute, apart. :ivar otpm: output tokens a minute, apart; see `RateLimits`.
@@ -68,6 +71,8 @@ class SimulatorConfig:
     output_schema: Mapping[str, Any] | None = None
     oracle: Oracle | None = None
     behaviour: str | Behaviour | Drift | None = None
+    gullibility: float = 0.0
+    orders: str = ORDERS
     seed: int = 0
     answers_seed: int = 0
     latency: str | Latency = "fixed"
@@ -112,6 +117,7 @@ def build_endpoint(config: SimulatorConfig) -> SimulatedEndpoint:
         labels=config.labels,
         output_schema=config.output_schema,
         behaviour=_behaviour(config.behaviour),
+        gullibility=_gullibility(config),
         seed=config.answers_seed,
     )
     writer = ReplyWriter(
@@ -146,6 +152,12 @@ def build_endpoint(config: SimulatorConfig) -> SimulatedEndpoint:
         usage=config.usage,
         follows_form=config.follows_form,
     )
+
+
+def _gullibility(config: SimulatorConfig) -> Gullibility | None:
+    if config.gullibility <= 0:
+        return None
+    return Gullibility(strength=config.gullibility, orders=config.orders, seed=config.answers_seed)
 
 
 def _rules(config: SimulatorConfig) -> Rules:

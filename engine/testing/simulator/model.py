@@ -9,6 +9,7 @@ from typing import Any
 
 from .answers import Answer, answer_of, salt_of
 from .behaviour import WRONG, BatchBehaviour, Behaviour, Drift
+from .gullible import Gullibility
 from .reply_shape import ReplyShape
 from .request import Record, record_of
 
@@ -37,6 +38,7 @@ class ChatModel:
     :param labels: the label set where the request's schema names none.
     :param output_schema: the same for outputs with several fields.
     :param behaviour: how the answers in a batch differ from the right ones; None: not at all.
+    :param gullibility: whether orders that stand in the records are obeyed; None: not at all.
     :param seed: of the right answers (where no oracle gives them) and of what batches do to them.
     """
 
@@ -47,9 +49,11 @@ class ChatModel:
         labels: Sequence[str] = (),
         output_schema: Mapping[str, Any] | None = None,
         behaviour: Behaviour | Drift | None = None,
+        gullibility: Gullibility | None = None,
         seed: int = 0,
     ) -> None:
         self._oracle = oracle
+        self._gullibility = gullibility
         self._behaviour = behaviour.seeded(seed) if isinstance(behaviour, BatchBehaviour | Drift) else behaviour
         self._salt = salt_of(seed)
         self._schema = output_schema or ({"type": "string", "enum": list(labels)} if labels else None)
@@ -61,6 +65,12 @@ class ChatModel:
 
     def outputs(self, records: Sequence[Record], shape: ReplyShape, rng: Random, moment: Moment = START) -> list[Any]:
         """One output for each record."""
+        outputs = self._judged(records, shape, rng, moment)
+        if self._gullibility is None:
+            return outputs
+        return self._gullibility.obeyed(records, outputs, self._schema_for(shape))
+
+    def _judged(self, records: Sequence[Record], shape: ReplyShape, rng: Random, moment: Moment) -> list[Any]:
         truths = self._truths(records, shape)
         behaviour = self._behaviour_at(moment)
         if behaviour is None:
@@ -81,7 +91,9 @@ class ChatModel:
         record, truth, behaviour = record_of("", value), self.truth(value, shape), self._behaviour_at(moment)
         if isinstance(behaviour, BatchBehaviour):
             right = behaviour.is_right_alone(record, keyed=shape.keyed)
-            return truth if right else self.other(record, shape, truth, WRONG)
+            output = truth if right else self.other(record, shape, truth, WRONG)
+            obeyed = self._gullibility.obeyed if self._gullibility else None
+            return obeyed([record], [output], self._schema_for(shape))[0] if obeyed else output
         return self.outputs([record], shape, Random(0), moment)[0]
 
     def _behaviour_at(self, moment: Moment) -> Behaviour | None:

@@ -1,0 +1,160 @@
+"""`--log-json` and `--log-level`: the events of a run as lines, in a file or on standard error. See docs/logs.md.
+
+Lines are made and written in a thread of their own: a terminal that is stopped, or a slow disk, holds up no request.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import queue
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from logging.handlers import QueueHandler, QueueListener
+from pathlib import Path
+
+import click
+import msgspec
+
+from engine.run.log import LOGGER, PROCESS, Event
+from engine.vocabulary.config import Endpoint
+from engine.vocabulary.errors import ConfigError
+from engine.vocabulary.secrets import HIDDEN, has_secret_form, names_secret
+
+STANDARD_ERROR = "-"
+LEVELS = ("debug", "info", "warning", "error")
+
+_QUEUED = 100_000  # lines that wait for their disk; more are counted and left out
+_LEAST_SECRET = 6  # characters: a key like `x`, for servers that want any, would blot out half of every line
+
+
+class Wish(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be logged, and where.
+
+    :ivar json: the file, `-` for standard error; None: as text, on standard error.
+    :ivar level: None: nothing, unless `json` is given; then ``info``.
+    """
+
+    json: str | None = None
+    level: str | None = None
+
+    @property
+    def fills_standard_error(self) -> bool:
+        """Whether standard error is for a program to read, and no place for a progress display."""
+        return self.json == STANDARD_ERROR
+
+
+class _Lines(logging.Formatter):
+    """An event as a line. What is known to be secret is taken out, wherever it may have come from."""
+
+    def __init__(self, *, as_json: bool, secrets: Sequence[str]) -> None:
+        super().__init__()
+        self._as_json = as_json
+        self._secrets = [json.dumps(secret)[1:-1] for secret in secrets if len(secret) >= _LEAST_SECRET]
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        event, level = record.msg, record.levelname.lower()
+        if not isinstance(event, Event):
+            event = Event(name="message", run=PROCESS, fields={"text": record.getMessage()})
+        if self._as_json:
+            named = {"at": at, "level": level, "event": event.name, "run": event.run}
+            line = json.dumps(named | event.fields, default=str)  # ASCII, whatever an endpoint wrote: never two lines
+        else:
+            line = f"{at} {level} {event}"
+        for secret in self._secrets:
+            line = line.replace(secret, HIDDEN)
+        return line
+
+
+class _Queue(QueueHandler):
+    """Passes records on as they are: what they say is put into words by whoever writes them."""
+
+    def __init__(self) -> None:
+        super().__init__(queue.Queue(_QUEUED))
+        self.left_out = 0
+
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        return record
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
+        self.left_out += 1
+
+
+class _Writer(logging.Handler):
+    """Writes lines until that fails; a log that cannot be written ends no run."""
+
+    def __init__(self, formatter: logging.Formatter, file: int | None) -> None:
+        super().__init__()
+        self.setFormatter(formatter)
+        self._file = file
+        self._is_broken = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._is_broken:
+            return
+        try:
+            line = self.format(record)
+            if self._file is None:
+                click.echo(line, err=True)
+            else:
+                os.write(self._file, line.encode() + b"\n")
+        except (OSError, ValueError) as error:
+            self._is_broken = True
+            if self._file is not None:
+                click.echo(f"annotate: the log cannot be written ({error}); the run goes on without it", err=True)
+
+
+@contextmanager
+def logging_as(wish: Wish, *, endpoint: Endpoint | None = None) -> Iterator[None]:
+    """Log while the block runs.
+
+    :param endpoint: whose key and headers are taken out of every line.
+    :raises ConfigError: the file cannot be written, or holds something else.
+    """
+    if wish.json is None and wish.level is None:
+        yield
+        return
+    file = None if wish.json in (None, STANDARD_ERROR) else _opened(str(wish.json))
+    handler = _Queue()
+    writer = _Writer(_Lines(as_json=wish.json is not None, secrets=_secrets(endpoint)), file)
+    listener = QueueListener(handler.queue, writer)
+    earlier = LOGGER.level
+    LOGGER.setLevel((wish.level or "info").upper())
+    LOGGER.addHandler(handler)
+    listener.start()
+    try:
+        yield
+    finally:
+        LOGGER.removeHandler(handler)
+        LOGGER.setLevel(earlier)
+        listener.stop()
+        if handler.left_out:
+            click.echo(f"annotate: {handler.left_out:,} lines of the log were left out: writing was too slow", err=True)
+        if file is not None:
+            os.close(file)
+
+
+def _opened(path: str) -> int:
+    """The file, for lines to be added to: an earlier log is kept. A new one is for its owner only."""
+    try:
+        if Path(path).is_file() and not _is_log(path):
+            raise ConfigError(f"--log-json: {path} is there and is no log; name another file")
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigError(f"--log-json: {path} cannot be written: {error.strerror or error}") from None
+
+
+def _is_log(path: str) -> bool:
+    with Path(path).open("rb") as stream:
+        return stream.read(6) in (b"", b'{"at":')
+
+
+def _secrets(endpoint: Endpoint | None) -> list[str]:
+    if endpoint is None:
+        return []
+    key = [] if endpoint.api_key is None else [endpoint.api_key.reveal()]
+    headers = [text for name, text in endpoint.headers.items() if names_secret(name) or has_secret_form(text)]
+    return key + headers + [word for text in headers for word in text.split()]

@@ -1,0 +1,1 @@
+"""The page of a plan: the plot of savings, and the file beside `plan.json` (`html`)."""

@@ -1,0 +1,190 @@
+"""The settings that a search looks at: the product of some dimensions, each with the values that it may take."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import tomllib
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from engine.vocabulary.config import AnswerForm
+from engine.vocabulary.errors import ConfigError
+from engine.vocabulary.task import Example, Task
+
+MOST_SETTINGS = 400
+_OWN = "{instructions}"
+
+WORDINGS = {
+    "own": _OWN,
+    "alone": f"{_OWN}\n\nJudge each input by itself: the right answer to one says nothing about the next.",
+    "careful": f"{_OWN}\n\nRead the whole input before you decide, and choose what fits it best.",
+}
+"""Plain ones that ship, besides the task's own."""
+
+
+class Setting(msgspec.Struct, frozen=True, kw_only=True):
+    """One way to do a run.
+
+    :ivar examples: how many of the task's examples are shown. :ivar order: a seed of their order; 0: as they were
+        chosen. :ivar schema: whether a JSON schema goes along, where the endpoint takes one.
+    :ivar temperature: None: as the command says, as is `model`.
+    :ivar body: further keys of the request's body, from the user's own dimensions.
+    """
+
+    batch_size: int
+    examples: int
+    form: AnswerForm
+    wording: str = "own"
+    order: int = 0
+    temperature: float | None = None
+    schema: bool = True
+    model: str | None = None
+    body: dict[str, Any] = {}
+
+
+class Space(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Values of each dimension; see `Setting`. None, or no wording: the default, which depends on the task.
+
+    :ivar wordings: instructions by name, for `wording`; ``{instructions}`` stands for the task's own.
+    :ivar body: dimensions of the user's own: a key of the request's body, and the values that it may take.
+    """
+
+    batch_size: tuple[int, ...] = (1, 2, 5, 10, 20)
+    examples: tuple[int, ...] | None = None
+    form: tuple[AnswerForm, ...] = ("compact", "keyed")
+    wording: tuple[str, ...] = ()
+    order: tuple[int, ...] = (0,)
+    temperature: tuple[float, ...] = ()
+    schema: tuple[bool, ...] = (True,)
+    model: tuple[str, ...] = ()
+    wordings: dict[str, str] = {}
+    body: dict[str, list[Any]] = {}
+
+    def instructions(self, task: Task, wording: str) -> str:
+        """The instructions in a wording."""
+        return {**WORDINGS, **self.wordings}[wording].replace(_OWN, task.instructions.strip())
+
+
+def load_space(path: str) -> Space:
+    """The space in a TOML file.
+
+    :raises ConfigError: naming the file and the key, and what to do.
+    """
+    try:
+        document = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ConfigError(f"the space file {path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:  # tomllib's and UTF-8's are ValueErrors
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    unknown = next((key for key in document if key not in Space.__struct_fields__), None)
+    if unknown is not None:
+        near = get_close_matches(unknown, Space.__struct_fields__, n=1, cutoff=0.5)
+        hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(Space.__struct_fields__)}"
+        raise ConfigError(f"{path}: unknown key '{unknown}'; {hint} A dimension of your own goes under [body]")
+    try:
+        space = msgspec.convert(document, Space)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{path}: {error}; each dimension is a list of values, such as batch_size = [1, 5]") from None
+    problem = next(_problems(space), None)
+    if problem:
+        raise ConfigError(f"{path}: {problem}")
+    return space
+
+
+def _problems(space: Space) -> Iterator[str]:
+    if not space.batch_size or min(space.batch_size) < 1:
+        yield "'batch_size' wants numbers from 1 up"
+    if space.examples is not None and min(space.examples, default=-1) < 0:
+        yield "'examples' wants numbers from 0 up"
+    for name in ("form", "order", "schema"):
+        if not getattr(space, name):
+            yield f"'{name}' is an empty list; leave it out, or name a value"
+    for name in space.wording:
+        if name not in WORDINGS and name not in space.wordings:
+            known = ", ".join([*WORDINGS, *space.wordings])
+            yield f"there is no wording '{name}'; known: {known}; write your own under [wordings]"
+    if any(temperature < 0 for temperature in space.temperature):
+        yield "'temperature' wants numbers from 0 up"
+    for name, values in space.body.items():
+        if not values:
+            yield f"'body.{name}' is an empty list; leave it out, or name a value"
+        if name in ("messages", "model", "stream", "n"):
+            yield f"'body.{name}' is not for the user to set" + ("; use model = [...]" if name == "model" else "")
+
+
+def settings_of(space: Space, task: Task) -> list[Setting]:
+    """All of them.
+
+    :raises ConfigError: the task has fewer examples than are asked for, or there are too many settings.
+    """
+    have = len(task.examples)
+    wanted = space.examples if space.examples is not None else sorted({0, *(k for k in (5, 20) if k < have), have})
+    if max(wanted) > have:
+        raise ConfigError(
+            f"the space asks for {max(wanted)} examples and the task has {have}; add examples to the task, or ask for "
+            "fewer"
+        )
+    names = list(space.body)
+    product = itertools.product(
+        _once(space.batch_size), _once(wanted), _once(space.form),
+        _once(space.wording or ["own", *space.wordings]), _once(space.order), _once(space.temperature) or [None],
+        _once(space.schema), _once(space.model) or [None], *(space.body[name] for name in names),
+    )  # fmt: skip
+    settings = [
+        Setting(
+            batch_size=batch, examples=k, form=form, wording=wording, order=order, temperature=temperature,
+            schema=schema, model=model, body=dict(zip(names, values, strict=True)),
+        )
+        for batch, k, form, wording, order, temperature, schema, model, *values in product
+        if order == 0 or k > 1  # one example has one order
+    ]  # fmt: skip
+    if len(settings) > MOST_SETTINGS:
+        raise ConfigError(
+            f"the space has {len(settings):,} settings, and {MOST_SETTINGS} are the most: every one is asked about the "
+            "first records, which costs more than it can save; take values away"
+        )
+    return settings
+
+
+def _once(values: Sequence[Any]) -> list[Any]:
+    return list(dict.fromkeys(values))
+
+
+def varying(settings: Sequence[Setting]) -> list[str]:
+    """The dimensions that take more than one value, in the order of `Setting`."""
+    names = [name for name in Setting.__struct_fields__ if name != "body"]
+    found = [name for name in names if len({getattr(setting, name) for setting in settings}) > 1]
+    keys = settings[0].body if settings else {}
+    return found + [f"body.{key}" for key in keys if any(s.body[key] != settings[0].body[key] for s in settings)]
+
+
+def value_of(setting: Setting, dimension: str) -> Any:
+    """The value of one of `varying`."""
+    if dimension.startswith("body."):
+        return setting.body[dimension.removeprefix("body.")]
+    return getattr(setting, dimension)
+
+
+def task_of(setting: Setting, task: Task, space: Space) -> Task:
+    """The task as a setting asks it."""
+    examples = chosen_examples(task.examples, setting.examples)
+    if setting.order:
+        random.Random(setting.order).shuffle(examples)
+    return msgspec.structs.replace(task, instructions=space.instructions(task, setting.wording), examples=examples)
+
+
+def chosen_examples(examples: Sequence[Example], count: int) -> list[Example]:
+    """The first so many of the task's examples, covering and balanced: one of each output before a second of any.
+
+    Within an output, and between outputs, in the task's own order; so a smaller choice is part of a larger one.
+    """
+    groups: dict[bytes, list[Example]] = {}
+    for example in examples:
+        groups.setdefault(msgspec.json.encode(example.output, order="sorted"), []).append(example)
+    rounds = itertools.zip_longest(*groups.values())
+    return [example for one_round in rounds for example in one_round if example is not None][:count]

@@ -1,0 +1,150 @@
+"""What asking takes besides the records: from the prompt as it will be sent, and from calls of an earlier run."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from engine.adapters.measured_calls import MeasuredCall
+from engine.decide.estimates import CALL_TOKENS
+from engine.decide.forecast import Latency, Terms
+from engine.decide.prompts import Prompt, first_words, request_ids
+from engine.vocabulary.task import LABELLED, Field, FieldType, Task
+
+_TEXT_TOKENS = 60  # of a free text or a list, where no example shows one
+_SALT = "k3f"
+_LEAST_CALLS = 3  # before which nothing is learned from them
+_SETTLED_CALLS = 50  # before which the number in flight is still on its way up
+
+UNKNOWN_RATIO = 1.09
+"""A model's tokens for one of ours, where its tokenizer is another. Measured on English: SmolLM2 1.09."""
+
+Count = Callable[[str], int]
+
+
+class Learned(msgspec.Struct, frozen=True, kw_only=True):
+    """What calls of an earlier run taught.
+
+    :ivar calls: whole ones that were looked at; `matched` of them held records of this corpus, and gave the ratio.
+    :ivar sizes: records that they held, from least to most.
+    """
+
+    calls: int
+    matched: int
+    sizes: tuple[int, int]
+
+
+def expected_terms(task: Task, prompt: Prompt, count: Count, *, exact: bool) -> Terms:
+    """Before anything is known of the endpoint: tokens of the prompt and of a reply.
+
+    Labels are taken for equally frequent, or as frequent as in the task's examples where it has ten and more.
+
+    :param exact: the model's tokens are the ones that are counted.
+    """
+    ratio = 1.0 if exact else UNKNOWN_RATIO
+    outputs = _outputs(task)
+    starts = {"starts": _starts(task)} if prompt.form == "keyed" else {}
+    sizes = [count(_result(starts, output)) + 1 for output in outputs]
+    return Terms(
+        static_tokens=count(prompt.system) + CALL_TOKENS,
+        output_call=ratio * count('{"results":[]}'),
+        output_record=ratio * (statistics.fmean(sizes) + _unknown_tokens(task)),
+        output_deviation=ratio * statistics.pstdev(sizes),
+        input_ratio=ratio,
+    )
+
+
+def learned_terms(
+    terms: Terms, calls: Sequence[MeasuredCall], found: Mapping[bytes, int]
+) -> tuple[Terms, Learned | None]:
+    """The terms, corrected by what an earlier run of this task on this model measured.
+
+    :param found: entry tokens of the calls' records, by digest, as far as they are in this corpus.
+    """
+    if len(calls) < _LEAST_CALLS:
+        return terms, None
+    matched = [call for call in calls if call.digests and all(digest in found for digest in call.digests)]
+    if len(matched) >= _LEAST_CALLS:
+        ours = sum(terms.static_tokens + sum(found[digest] for digest in call.digests) for call in matched)
+        terms = msgspec.structs.replace(terms, input_ratio=sum(call.input_tokens for call in matched) / ours)
+    call, record = _line([(each.size, float(each.output_tokens)) for each in calls], terms.output_call)
+    spread = [each.output_tokens / each.size - record - call / each.size for each in calls]
+    base, slope = _line([(each.size, each.latency_s) for each in calls], 0.0)
+    terms = msgspec.structs.replace(
+        terms,
+        output_call=call,
+        output_record=record,
+        output_deviation=statistics.pstdev(spread),
+        latency=Latency(base_s=base, per_record_s=slope),
+    )
+    sizes = [each.size for each in calls]
+    return terms, Learned(calls=len(calls), matched=len(matched), sizes=(min(sizes), max(sizes)))
+
+
+def in_flight(calls: Sequence[MeasuredCall]) -> int | None:
+    """The most requests at once; None where too few were sent to tell, since a run begins with two."""
+    if len(calls) < _SETTLED_CALLS:
+        return None
+    changes = sorted(change for call in calls for change in ((call.sent_at, 1), (call.sent_at + call.latency_s, -1)))
+    return max(itertools.accumulate(change for _, change in changes))
+
+
+def _line(points: Sequence[tuple[int, float]], intercept: float) -> tuple[float, float]:
+    """Least squares of value = a + b size, neither below zero; `intercept` is a where one size cannot tell."""
+    sizes, values = [float(size) for size, _ in points], [value for _, value in points]
+    if len(set(sizes)) == 1:
+        return intercept, max(0.0, statistics.fmean(values) - intercept) / sizes[0]
+    slope, start = statistics.linear_regression(sizes, values)
+    if slope <= 0:
+        return statistics.fmean(values), 0.0
+    if start < 0:
+        return 0.0, sum(map(math.prod, zip(sizes, values, strict=True))) / sum(size * size for size in sizes)
+    return start, slope
+
+
+def _result(starts: Mapping[str, str], output: Any) -> str:
+    return msgspec.json.encode({"id": request_ids(_SALT, 10)[-1], **starts, "output": output}).decode()
+
+
+def _starts(task: Task) -> str:
+    return first_words(task.examples[0].input) if task.examples else "the first words of it"
+
+
+def _outputs(task: Task) -> list[Any]:
+    """Outputs as they may come: the examples' own where they are many, else every label once."""
+    if len(task.examples) >= 10 or (task.examples and not _all_labelled(task)):
+        return [example.output for example in task.examples]
+    columns = {name: _values(field, task.abstain) for name, field in task.variables.items()}
+    rows = max(map(len, columns.values()))
+    made = [{name: values[row % len(values)] for name, values in columns.items()} for row in range(rows)]
+    return made if task.is_object else [row[""] for row in made]
+
+
+def _values(field: Field, abstain: str | None) -> list[Any]:
+    if field.type in LABELLED:
+        labels: list[Any] = list(field.labels)
+        return [[label] for label in labels] if field.type is FieldType.LABELS else labels
+    plain: dict[FieldType, list[Any]] = {
+        FieldType.BOOLEAN: [True, False],
+        FieldType.INTEGER: [10],
+        FieldType.NUMBER: [0.5],
+        FieldType.STRINGS: [[]],
+    }
+    return plain.get(field.type, [""])
+
+
+def _all_labelled(task: Task) -> bool:
+    return all(field.type not in (FieldType.STRING, FieldType.STRINGS) for field in task.variables.values())
+
+
+def _unknown_tokens(task: Task) -> float:
+    """Of texts, where no example shows how long they are."""
+    if task.examples:
+        return 0.0
+    texts = (FieldType.STRING, FieldType.STRINGS)
+    return float(_TEXT_TOKENS * sum(field.type in texts for field in task.variables.values()))

@@ -1,0 +1,308 @@
+"""The search: settings race over the gold records, and the cheapest one that is good enough is chosen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from engine.adapters.tokens import TiktokenCounter
+from engine.decide.estimates import ENTRY_TOKENS
+from engine.decide.prompts import input_text, make_prompt
+from engine.decide.racing import Choice, Race, Rule, looks
+from engine.decide.scores import Metric, mean_within, pareto_front
+from engine.run.prices import priced
+from engine.tuning.gold import Gold
+from engine.tuning.space import Setting, Space, settings_of, task_of, varying
+from engine.tuning.terms import expected_terms
+from engine.tuning.trial import Means, Trial, Use, extra_body
+from engine.tuning.tune_document import TUNE_VERSION, Row, Tuned
+from engine.vocabulary.config import Prices
+from engine.vocabulary.errors import ConfigError, RunStopped
+from engine.vocabulary.ports import Transport
+from engine.vocabulary.task import Task
+from engine.vocabulary.values import Input
+
+_TRUSTED = 300  # records before which an estimate does not stand on the Pareto front
+_TOKENS_COUNTED = 200  # records, for what the search may cost
+
+
+class Aim(msgspec.Struct, frozen=True, kw_only=True):
+    """What is looked for, and what may be spent on it. Names are for people.
+
+    :ivar metric_name: how `metric` is called.
+    """
+
+    space: Space
+    rule: Rule
+    metric: Metric
+    metric_name: str
+    task_name: str
+    gold_name: str
+    budget_usd: float | None = None
+    budget_tokens: int | None = None
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a search is: about to ask `setting` for records up to `upto`."""
+
+    setting: Setting
+    upto: int
+    running: int
+    spent_tokens: int
+
+
+class Search:
+    """A search over one task, one gold set and one endpoint. Once made, nothing is sent yet."""
+
+    def __init__(
+        self, task: Task, gold: Gold, aim: Aim, means: Means, *, transport: Transport | None = None,
+        virtual_time: bool = False,
+    ) -> None:  # fmt: skip
+        """
+        :param transport: in place of HTTP, for tests, as is `virtual_time`.
+        :raises ConfigError: the space does not fit to the task or the endpoint; a budget in dollars lacks prices.
+        """
+        self._task, self._gold, self._aim, self._means = task, gold, aim, means
+        self.settings = settings_of(aim.space, task)
+        tasks = [task_of(setting, task, aim.space) for setting in self.settings]
+        self._prices = [_prices(setting, means, aim) for setting in self.settings]
+        self._has_prices = all(prices is not None for prices in self._prices)
+        self._trials = [
+            Trial(setting, one, _priced(means, prices), transport=transport, virtual_time=virtual_time)
+            for setting, one, prices in zip(self.settings, tasks, self._prices, strict=True)
+        ]
+        self._answers: list[list[Any]] = [[] for _ in self.settings]
+        self._uses = [trial.use() for trial in self._trials]
+        self._expected = _expected_uses(self.settings, tasks, gold, means)
+        step = max(setting.batch_size for setting in self.settings)
+        self._race = Race(self._costs(), at=looks(len(gold.records), step=step), rule=aim.rule)
+        self._stopped: str | None = None
+        self._is_over = False
+
+    @property
+    def most_tokens(self) -> int:
+        """What it may take at the most, before anything is measured."""
+        share = self._race.most / max(1e-12, sum(self._costs()) * len(self._gold.records))
+        return round(share * self._grid_tokens())
+
+    async def run(self, tell: Callable[[Progress], None]) -> Tuned:
+        """Ask, until the choice is clear, the gold is used up, or the budget is.
+
+        The same search again finds its answers in the stores, takes the same way and pays for nothing twice.
+
+        :raises RunStopped: nothing could be asked at all: a wrong key, no such model.
+        """
+        while wanted := self._race.wanted():
+            for k, upto in sorted(wanted.items(), key=lambda each: self._costs()[each[0]]):
+                tell(
+                    Progress(
+                        setting=self.settings[k], upto=upto, running=len(self._race.alive), spent_tokens=self.spent
+                    )
+                )
+                try:
+                    await self._ask(k, upto)
+                except RunStopped as stop:
+                    self._stop(stop)
+                    break
+            self._race.told(self._scores())
+            if self._stopped is not None:
+                self._race.end()
+                break
+            self._race.price(self._costs())
+        self._check_anything()
+        return self._document(self._race.choice())
+
+    def stop(self) -> None:
+        """Send nothing more; `run` then ends with what it has."""
+        self._is_over = True
+
+    @property
+    def spent(self) -> int:
+        """Tokens that all trials took so far."""
+        return sum(use.tokens for use in self._uses)
+
+    async def _ask(self, k: int, upto: int) -> None:
+        answers = self._answers[k]
+        left_usd, left_tokens = self._left()
+        records = self._gold.records[len(answers) : upto]
+        try:
+            answers += await self._trials[k].ask(
+                records, left_usd=left_usd, left_tokens=left_tokens, is_over=lambda: self._is_over
+            )
+        finally:
+            self._uses[k] = self._trials[k].use()
+
+    def _left(self) -> tuple[float | None, int | None]:
+        usd, tokens = self._aim.budget_usd, self._aim.budget_tokens
+        left_usd = None if usd is None else usd - (self._spent_usd() or 0.0)
+        left_tokens = None if tokens is None else tokens - self.spent
+        return left_usd, left_tokens
+
+    def _stop(self, stop: RunStopped) -> None:
+        """Half a block is not counted: its settings would be compared on other records than the rest."""
+        if not any(self._answers):
+            raise stop
+        self._stopped = str(stop)
+
+    def _check_anything(self) -> None:
+        broken = [trial.broken for trial in self._trials if trial.broken is not None]
+        if broken and len(broken) == len(self._trials):
+            raise RunStopped("brake", f"no setting gets an answer; the first says: {broken[0]}")
+
+    # -- what it costs ------------------------------------------------------------------------------------------
+
+    def _costs(self) -> list[float]:
+        """Of one record: measured, where it was."""
+        return [self._cost(k, *self._measured(k)) for k in range(len(self.settings))]
+
+    def _measured(self, k: int) -> tuple[Use, int]:
+        asked = len(self._answers[k])
+        return (self._uses[k], asked) if asked and self._uses[k].requests else (self._expected[k], 1)
+
+    def _cost(self, k: int, use: Use, records: int) -> float:
+        return use.cost(self._prices[k] if self._has_prices else None) / records
+
+    def _spent_usd(self) -> float | None:
+        if not self._has_prices:
+            return None
+        return math.fsum(use.usd(prices) for use, prices in zip(self._uses, self._prices, strict=True) if prices)
+
+    def _grid_tokens(self) -> float:
+        measured = [self._measured(k) for k in range(len(self.settings))]
+        return len(self._gold.records) * math.fsum(use.tokens / records for use, records in measured)
+
+    # -- what came of it ----------------------------------------------------------------------------------------
+
+    def _scores(self) -> list[list[float]]:
+        return [
+            self._aim.metric(list(zip(self._gold.outputs[: len(answers)], answers, strict=True))) if answers else []
+            for answers in self._answers
+        ]
+
+    def _document(self, choice: Choice) -> Tuned:
+        costs, scores = self._costs(), self._scores()
+        order = sorted(range(len(self.settings)), key=lambda k: (costs[k], k))
+        place = {k: index for index, k in enumerate(order)}
+        front = self._front(costs, scores)
+        threat, z = choice.threat, self._aim.rule.z
+        return Tuned(
+            tune_version=TUNE_VERSION,
+            task=self._aim.task_name,
+            gold=self._aim.gold_name,
+            model=self._means.model,
+            metric=self._aim.metric_name,
+            margin=self._aim.rule.margin,
+            confidence=self._aim.rule.confidence,
+            records=len(self._gold.records),
+            unusable=self._gold.unusable,
+            rows=[self._row(k, scores[k], costs[k], on_front=k in front) for k in order],
+            dimensions=varying(self.settings),
+            chosen=place[choice.setting],
+            best=place[choice.best],
+            threatening=None if choice.threatening is None else place[choice.threatening],
+            is_clear=choice.is_clear,
+            behind=threat.mean if threat else 0.0,
+            at_most=threat.high(z) if threat else 0.0,
+            gold_needed=choice.gold_needed,
+            spent_tokens=self.spent,
+            spent_usd=self._spent_usd(),
+            grid_tokens=self._grid_tokens(),
+            prices=self._means.config.prices,
+            options=options_of(self.settings[choice.setting]),
+            stopped=self._stopped,
+            notes=self._notes(),
+        )
+
+    def _row(self, k: int, scores: Sequence[float], cost: float, *, on_front: bool) -> Row:
+        use, answers, prices = self._uses[k], self._answers[k], self._prices[k]
+        asked = max(1, len(answers))
+        return Row(
+            setting=self.settings[k],
+            records=len(answers),
+            failed=sum(answer is None for answer in answers),
+            score=math.fsum(scores) / asked,
+            interval=mean_within(scores, self._aim.rule.confidence),
+            requests=use.requests,
+            input_per_record=use.input / asked,
+            cached_per_record=use.cached / asked,
+            output_per_record=use.output / asked,
+            usd_per_1000=None if prices is None else 1000 * use.usd(prices) / asked,
+            cost_per_record=cost,
+            malformed=use.malformed,
+            latency_s=use.latency_s,
+            on_front=on_front,
+            running=k in self._race.alive,
+            broken=self._trials[k].broken,
+        )
+
+    def _front(self, costs: Sequence[float], scores: Sequence[Sequence[float]]) -> set[int]:
+        """Of the settings that are known well enough: the luck of fifty records is no merit."""
+        enough = min(_TRUSTED, max(map(len, scores)))
+        known = [k for k, each in enumerate(scores) if len(each) >= enough and each]
+        points = [(costs[k], math.fsum(scores[k]) / len(scores[k])) for k in known]
+        return {k for k, is_on in zip(known, pareto_front(points), strict=True) if is_on}
+
+    def _notes(self) -> list[str]:
+        notes = []
+        if self._gold.unusable:
+            more = "; ..." if self._gold.unusable > len(self._gold.problems) else ""
+            notes.append(f"{self._gold.unusable:,} gold records were left out ({'; '.join(self._gold.problems)}{more})")
+        if not self._has_prices:
+            notes.append("without prices an output token counts as four of input: --price-input, --price-output")
+        return notes
+
+
+def options_of(setting: Setting) -> list[str]:
+    """Words for `annotate run` that the task file cannot say."""
+    words = ["--batch-size", str(setting.batch_size), "--answer-form", setting.form]
+    if setting.model is not None:
+        words += ["--model", setting.model]
+    if setting.temperature is not None:
+        words += ["--temperature", f"{setting.temperature:g}"]
+    if extra_body(setting):
+        words += ["--extra-body", msgspec.json.encode(extra_body(setting)).decode()]
+    return words
+
+
+def _prices(setting: Setting, means: Means, aim: Aim) -> Prices | None:
+    """Of the model that the setting asks."""
+    given, endpoint = means.config.prices, means.endpoint
+    if given is not None and (setting.model is None or given.source is None):
+        return given
+    if setting.model is not None:
+        endpoint = msgspec.structs.replace(endpoint, model=setting.model)
+    config = msgspec.structs.replace(means.config, prices=None, budget_usd=aim.budget_usd)
+    return priced(config, None if means.is_embedded else endpoint).prices
+
+
+def _priced(means: Means, prices: Prices | None) -> Means:
+    return msgspec.structs.replace(means, config=msgspec.structs.replace(means.config, prices=prices))
+
+
+def _expected_uses(settings: Sequence[Setting], tasks: Sequence[Task], gold: Gold, means: Means) -> list[Use]:
+    """What one record will take, before anything is sent. Blocks for some milliseconds a setting."""
+    counter = TiktokenCounter(means.model)
+    inputs = [_input_of(record, tasks[0]) for record in gold.records[:_TOKENS_COUNTED]]
+    entry = sum(counter.count(input_text(value)) + ENTRY_TOKENS for value in inputs) / len(inputs)
+    uses = []
+    for setting, task in zip(settings, tasks, strict=True):
+        terms = expected_terms(task, make_prompt(task, setting.form), counter.count, exact=counter.is_theirs)
+        if terms.static_tokens >= means.config.packing.max_input_tokens:
+            raise ConfigError(
+                f"the static prompt with {setting.examples} examples takes {terms.static_tokens:,} tokens and a "
+                f"request may have {means.config.packing.max_input_tokens:,}; take fewer, or raise --max-input-tokens"
+            )
+        sent = terms.input_ratio * (terms.static_tokens / setting.batch_size + entry)
+        uses.append(Use(input=round(sent), output=round(terms.output_record + terms.output_call / setting.batch_size)))
+    return uses
+
+
+def _input_of(record: dict[str, Any], task: Task) -> Input:
+    sent = {key: value for key, value in record.items() if key in (task.input or record)}
+    if task.input is None:
+        sent.pop(task.id or "id", None)
+    only = next(iter(sent.values())) if len(sent) == 1 else None
+    return only if isinstance(only, str) else sent

@@ -1,0 +1,99 @@
+"""What a corpus will take at a batch size."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.decide.forecast import BATCH_API_SHARE, Corpus, Forecast, Given, Latency, Terms, forecasts
+from engine.vocabulary.config import Limits, Packing, Prices
+
+
+def forecast(
+    entries: list[int], sizes: list[int], *, static: int = 500, ratio: float = 1.0, output: float = 10.0,
+    limits: Limits | None = None, prices: Prices | None = None, latency: Latency | None = None,
+    concurrency: int | None = None, packing: Packing | None = None, deviation: float = 0.0, asked: int | None = None,
+) -> list[Forecast]:  # fmt: skip
+    corpus = Corpus(records=len(entries), asked=asked or len(entries), entry_tokens=entries, deviation=deviation)
+    terms = Terms(
+        static_tokens=static, output_call=4.0, output_record=output, input_ratio=ratio, latency=latency
+    )  # fmt: skip
+    given_ = Given(
+        limits=limits or Limits(), packing=packing or Packing(), prices=prices, concurrency=concurrency
+    )  # fmt: skip
+    return forecasts(corpus, terms, given_, batch_sizes=sizes, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("size", "static", "tokens"),
+    [
+        (1, 536.975, 58_255), (1, 1_287.975, 133_355), (5, 536.975, 15_297), (5, 1_287.975, 30_317),
+        (10, 536.975, 9_928), (10, 1_287.975, 17_438),
+    ],
+)  # fmt: skip
+def test_the_six_counts_of_the_article(size: int, static: float, tokens: int) -> None:
+    """100 inputs of 45.575 tokens with 5 and 20 examples, within 1 % of what was counted there."""
+    entries = [45, 46] * 50
+    (made,) = forecast(entries, [size], static=round(static))
+    assert made.input_tokens == pytest.approx(tokens, rel=0.01)
+    assert made.requests == math.ceil(100 / size)
+
+
+@given(st.lists(st.integers(5, 400), min_size=1, max_size=300), st.integers(1, 40), st.floats(0.8, 1.4))
+def test_tokens_are_those_of_the_cost_model(entries: list[int], size: int, ratio: float) -> None:
+    """Where no budget binds: ceil(n/B) requests, ratio * (requests * static + entries) tokens, and no more saved
+    than the static part of the requests that are not sent."""
+    alone, made = forecast(entries, [1, size], ratio=ratio)
+    assert made.requests == math.ceil(len(entries) / size)
+    assert made.input_tokens == pytest.approx(ratio * (500 * made.requests + sum(entries)), abs=1)
+    assert made.static_tokens + made.item_tokens == pytest.approx(made.input_tokens, abs=1)
+    assert made.output_tokens == round(4.0 * made.requests + 10.0 * len(entries))
+    assert made.saved == pytest.approx(1 - made.input_tokens / alone.input_tokens, abs=1e-3)
+    assert alone.saved == 0.0
+
+
+def test_a_token_budget_makes_smaller_requests() -> None:
+    """Long records do not fit ten a request, and the plan knows it as the packer will."""
+    (made,) = forecast([900] * 100, [10], packing=Packing(max_input_tokens=4_000))
+    assert made.requests > 30
+    assert made.mean_size < 4
+
+
+def test_a_sample_stands_for_the_corpus() -> None:
+    """A tenth counted: ten times its requests and tokens, with an interval around them."""
+    (whole,) = forecast([50] * 1_000, [10])
+    (made,) = forecast([50] * 100, [10], asked=1_000, deviation=400.0)
+    assert made.requests == whole.requests
+    assert made.input_tokens == whole.input_tokens
+    assert made.input_interval is not None
+    assert made.input_interval.low == pytest.approx(made.input_tokens - 784, abs=1)
+    assert whole.input_interval is None
+
+
+def test_money() -> None:
+    """Fresh tokens, a cached prefix for all requests but one, and half the price where a day does not matter."""
+    prices = Prices(input=1.0, output=4.0, cached_input=0.1)
+    (made,) = forecast([100] * 100, [10], static=2_100, prices=prices)
+    assert made.usd == pytest.approx((made.input_tokens + 4 * made.output_tokens) / 1e6)
+    assert made.cached_tokens == 9 * 2_048
+    assert made.cached_usd == pytest.approx(made.usd - 0.9 * made.cached_tokens / 1e6)
+    assert made.batch_api_usd == pytest.approx(BATCH_API_SHARE * made.usd)
+    (short,) = forecast([100] * 100, [10], static=900, prices=prices)
+    assert (short.cached_tokens, short.cached_usd) == (0, None)
+
+
+def test_time_is_what_binds() -> None:
+    """Requests a minute, tokens a minute, or the window; and one request's latency."""
+    entries = [50] * 1_000
+    latency = Latency(base_s=1.0, per_record_s=0.1)
+    (slow,) = forecast(entries, [10], limits=Limits(requests_per_minute=10), latency=latency)
+    assert (slow.time_s, slow.bound_by) == (602.0, "rpm")
+    (alone,) = forecast(entries, [10], concurrency=4, latency=latency)
+    assert (alone.time_s, alone.bound_by) == (50.0, "window")
+    (tokens,) = forecast(entries, [10], limits=Limits(input_tokens_per_minute=10_000))
+    assert (tokens.time_s, tokens.bound_by) == (60 * 100_000 / 10_000, "itpm")
+    (unknown,) = forecast(entries, [10], latency=latency)
+    assert (unknown.time_s, unknown.bound_by) == (None, None)
