@@ -167,7 +167,7 @@ def behaviour(compact: Mapping[int, float], keyed: Mapping[int, float]) -> Batch
 def _one(curve: Mapping[int, float], keyed: BatchBehaviour | None = None) -> BatchBehaviour:
     alone, share = curve[1], 0.4
     again = {size: max(0.0, (accuracy - (1 - share) * alone) / share) for size, accuracy in curve.items()}
-    shares = {1: 0.0} | {size: share for size in SIZES[1:]}
+    shares = {1: 0.0} | dict.fromkeys(SIZES[1:], share)
     return BatchBehaviour(accuracy=alone, redraw=Redraw(share=shares, accuracy={1: alone} | again), keyed=keyed)
 
 

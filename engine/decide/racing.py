@@ -40,7 +40,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
 
     margin: float = 0.03
     confidence: float = 0.95
-    most_share: float = 0.40
+    most_share: float = 0.39
     undecided_share: float = 0.25
 
     @property

@@ -72,7 +72,10 @@ def why(tuned: Tuned) -> Iterator[str]:
 
 def _threat(tuned: Tuned) -> str:
     other = tuned.rows[tuned.threatening or 0]
-    return f"the nearest, {named(tuned, other)}, is ahead by {tuned.behind:+.3f}, at the most {tuned.at_most:+.3f}"
+    return (
+        f"the one that may be ahead by most, {named(tuned, other)}, is estimated {tuned.behind:+.3f} from it, "
+        f"{tuned.at_most:+.3f} at the most"
+    )
 
 
 def _saving(tuned: Tuned) -> str | None:
