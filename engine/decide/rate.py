@@ -38,6 +38,7 @@ _EXCESS = 0.1  # of refusals, beyond twice the usual
 _FALLS = 3  # computed limits in a row, each this much lower than the one before: they do not explain the refusals
 _LOWER = 0.85
 _FULL = 0.9
+_LOOKS = 2.0  # times as long as one request takes of the rate: more time without a look was idle
 _LEAST_PROBE_S, _MOST_PROBE_S = 0.5, 4.0  # between requests while nothing is let in
 _DRY_S = 3.0  # refusals alone: no more cuts
 _CLOSED_S = 5.0  # without anything let in: a limit on a window of time, or a bucket so slow that it does not matter
@@ -308,8 +309,8 @@ class _Quota:
             passed_s = now - self._at_s
             full = self._level >= self._burst(rate)
             self._level = min(self._burst(rate), self._level + rate * passed_s)
-            if not full:  # the curve stands still while the rate is not used
-                self._used_s += min(passed_s, 1.0)
+            if not full:  # the curve stands still while the rate is not used; nobody looks between two slow requests
+                self._used_s += min(passed_s, max(1.0, _LOOKS * max(1.0, self._sent.mean) / rate))
         self._at_s = now if self._at_s is None else max(self._at_s, now)
         return self.rate
 
