@@ -15,6 +15,8 @@ from engine.decide.outputs import Check, NotAnOutput
 _TOKEN = re.compile(r"""\s+|"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'|[{}\[\],:]|[^\s{}\[\],:"']+""", re.DOTALL)
 _NAMES = {"true": True, "True": True, "false": False, "False": False, "null": None, "None": None}
 _MOST_TOKENS = 3_000
+_TWIN = "\0twin"
+"""Stands in an object that had a key twice: it states nothing, and what holds it may."""
 
 
 class _Unreadable(Exception):
@@ -30,11 +32,18 @@ def stated(text: str, check: Check) -> set[tuple[str, bytes]]:
             value, _ = _Scan(text, at).value()
         except _Unreadable:
             value = None
-        if isinstance(value, Mapping) and {"id", "output"} <= value.keys() and isinstance(value["id"], str):
+        if _is_result(value):
             with contextlib.suppress(NotAnOutput, ValueError):
                 found.add((value["id"], canonical(check(value["output"]))))
         at = text.find("{", at + 1)
     return found
+
+
+def _is_result(value: Any) -> bool:
+    if not isinstance(value, Mapping) or not {"id", "output"} <= value.keys() or _TWIN in value:
+        return False
+    output = value["output"]
+    return isinstance(value["id"], str) and not (isinstance(output, Mapping) and _TWIN in output)
 
 
 def canonical(output: Any) -> bytes:
@@ -80,8 +89,10 @@ class _Scan:
             if token[0][0] not in "\"'":
                 raise _Unreadable
             key = _string(token)
-            if key in made or self._next()[0] != ":":
+            if self._next()[0] != ":":
                 raise _Unreadable
+            if key in made:
+                made[_TWIN] = True
             made[key] = self.value(depth=depth + 1)[0]
             token = self._next()
             if token[0] == ",":

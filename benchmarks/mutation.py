@@ -47,15 +47,16 @@ class Outcome:
 
 
 def matching_tests(module: str, root: Path) -> list[str]:
-    """Test files of a module: the one of its name, then those that import it."""
+    """Test files of a module: the one of its name; without one, those that import it."""
     path = Path(module)
     if "store" in path.parts:
         return sorted(str(file.relative_to(root)) for name in TESTS_OF_THE_STORE for file in root.glob(name))
     own = root / "tests/decide" / f"test_{path.stem}.py"
+    if own.exists():
+        return [str(own.relative_to(root))]
     imports = re.compile(rf"engine\.decide\.{path.stem}\b")
-    others = [file for file in sorted(own.parent.glob("test_*.py")) if imports.search(file.read_text())]
-    files = dict.fromkeys([*([own] if own.exists() else []), *others])
-    return [str(file.relative_to(root)) for file in files]
+    found = [file for file in sorted(own.parent.glob("test_*.py")) if imports.search(file.read_text())]
+    return [str(file.relative_to(root)) for file in found]
 
 
 class Tester:
@@ -65,7 +66,7 @@ class Tester:
         self.root = root
         argv = [sys.executable, str(ROOT / "benchmarks/mutation_tests.py")]
         self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self._usual_s: dict[tuple[str, ...], float] = {}
+        self._usual_s: dict[str, float] = {}
 
     def __enter__(self) -> Tester:
         return self
@@ -90,13 +91,12 @@ class Tester:
 
     def limit_s(self, files: Sequence[str]) -> float:
         """How long the tests may take with a mutant; found out by running them without one."""
-        key = tuple(files)
-        if key not in self._usual_s:
-            fate, took_s = self.run(files, 600.0)
-            if fate != "passed":
-                raise SystemExit(f"without any mutant: {fate}: {' '.join(files)}")
-            self._usual_s[key] = took_s
-        return 4 * self._usual_s[key] + SLACK_S
+        for file in files:
+            if file not in self._usual_s:
+                fate, self._usual_s[file] = self.run([file], 600.0)
+                if fate != "passed":
+                    raise SystemExit(f"without any mutant: {fate}: {file}")
+        return 4 * sum(self._usual_s[file] for file in files) + SLACK_S
 
     def fate(self, mutant: Mutant) -> Outcome:
         """Put the mutant in place, run its tests, and put the code back."""
@@ -157,7 +157,7 @@ def _fates(tester: Tester, sample: Sequence[Mutant], minutes: float) -> list[Out
         if time.monotonic() > until:
             break
         outcomes.append(tester.fate(mutant))
-        if outcomes[-1].fate == "survived" or len(outcomes) % 20 == 0:
+        if outcomes[-1].fate == "survived" or len(outcomes) % 10 == 0:
             print(f"{len(outcomes):>4} {outcomes[-1].seconds:>6} s {outcomes[-1].fate:<9} {mutant}", flush=True)
     return outcomes
 

@@ -11,7 +11,8 @@ length of every collection that can be reached from the engine, and what was don
 
 The first hour (on sockets the third minute) is compared with the last one, and what was done with what was done in the
 one after it, since the first holds the ramp.
-The endpoint is simulated. On virtual time its own ledger is emptied every hour, so that growth is the engine's.
+The endpoint is simulated. On virtual time it shares the process, and keeps nothing of what is past, so that growth is
+the engine's.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import sys
 import tempfile
 import time
 import tracemalloc
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -43,7 +44,6 @@ from engine.testing import virtual_time
 from engine.testing.simulator.behaviour import Drift
 from engine.testing.simulator.command import SimulatorConfig, build_endpoint
 from engine.testing.simulator.endpoint import SimulatedEndpoint
-from engine.testing.simulator.ledger import Ledger
 from engine.testing.simulator.made_up import CHANGES, HOLDS
 from engine.testing.simulator.rates import CALL_FAULTS, RECORD_FAULTS, FaultRates
 from engine.testing.simulator.transport import InProcessTransport
@@ -157,6 +157,7 @@ def simulator(hours: float, rpm: float) -> SimulatorConfig:
         limit_window_s=5.0,
         limit_schedule=schedule,
         limits_told="refusals",
+        cache="off",
     )
 
 
@@ -187,16 +188,41 @@ async def observed(
 async def on_virtual_time(hours: int, rpm: float, store: Path) -> list[Sample]:
     """All in one process."""
     endpoint = build_endpoint(simulator(hours, rpm))
+    keep_little(endpoint)
     settings = Endpoint(base_url="http://simulated/v1", model="simulated", timeout_s=60.0)
     transport = InProcessTransport(endpoint)
     async with Engine(settings, RunConfig(), store=store, transport=transport, virtual_time=True) as engine:
-        return await observed(engine, every_s=HOUR_S, looks=hours, each=lambda: forget(endpoint))
+        return await observed(engine, every_s=HOUR_S, looks=hours, each=endpoint.ledger.sends.clear)
 
 
-def forget(endpoint: SimulatedEndpoint) -> None:
-    """Empty the ledger of an endpoint, which grows by every record; its requests in flight go on."""
-    old: Ledger = endpoint.ledger
-    old.sends.clear()
+class Tail:
+    """A column of a ledger that forgets what is old."""
+
+    def __init__(self) -> None:
+        self._values: deque[float] = deque()
+        self._gone = 0
+
+    def __len__(self) -> int:
+        return self._gone + len(self._values)
+
+    def __getitem__(self, number: int) -> float:
+        return self._values[number - self._gone]
+
+    def __setitem__(self, number: int, value: float) -> None:
+        self._values[number - self._gone] = value
+
+    def append(self, value: float) -> None:
+        """One more; the oldest goes when there are thousands."""
+        self._values.append(value)
+        if len(self._values) > 2_000:
+            self._values.popleft()
+            self._gone += 1
+
+
+def keep_little(endpoint: SimulatedEndpoint) -> None:
+    """Let the ledger of an endpoint forget single requests, so that all growth of the process is the engine's."""
+    for column in ("at_s", "charged_tokens", "statuses", "delays_s", "lasted_s"):
+        setattr(endpoint.ledger, column, Tail())
 
 
 async def on_sockets(minutes: int, base_url: str, store: Path) -> list[Sample]:

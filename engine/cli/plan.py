@@ -13,7 +13,6 @@ from engine.cli.exits import ALL_ANNOTATED
 from engine.cli.options import run_settings
 from engine.cli.plan_text import print_plan
 from engine.cli.run import run_command
-from engine.run.prices import priced
 from engine.run.tasks import load_task, source_for
 from engine.tuning.page.html import write_plan
 from engine.tuning.planning import Wishes, make_plan
@@ -21,7 +20,7 @@ from engine.vocabulary.errors import ConfigError
 
 _SHARED = frozenset({
     "base_url", "provider", "model", "rpm", "tpm", "itpm", "otpm", "max_concurrency", "max_input_tokens",
-    "max_output_tokens", "price_input", "price_output", "price_cached", "no_dedup", "limit", "seed",
+    "max_output_tokens", "price_input", "price_output", "price_cached", "prices", "no_dedup", "limit", "seed",
 })  # fmt: skip
 """Options that mean the same as in `run`."""
 
@@ -74,9 +73,8 @@ def plan_command(
     )
     if report is not None and report.exists() and not report.is_dir():
         raise ConfigError(f"--report: {report} is a file; name a folder")
-    config = priced(settings.config, settings.endpoint)
     with closing(iter(source_for(loaded, input))) as raws:
-        plan = make_plan(loaded, raws, config, wishes, task_name=task, input_name=input)
+        plan = make_plan(loaded, raws, settings.config, wishes, task_name=task, input_name=input)
     print_plan(plan)
     if report is not None:
         click.echo(write_plan(report, plan))

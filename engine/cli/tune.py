@@ -259,10 +259,14 @@ def _tell(aim: Aim, progress: Progress) -> None:
 
 
 def _ended(asked: Asked, tuned: Tuned) -> int:
+    """Tell, and write what is to be kept. Who broke it off wants no task file of half a search."""
     print_tuned(tuned)
-    again = ["run", str(asked.output), "INPUT", "--output", "LABELS.jsonl", *tuned.options]
-    _write(asked, tuned, again)
-    click.echo(f"written: {asked.output}; use it with: {pasteable(again)} and your endpoint's options")
+    if tuned.stop_kind in (None, "budget"):
+        again = ["run", str(asked.output), "INPUT", "--output", "LABELS.jsonl", *tuned.options]
+        _write(asked, tuned, again)
+        click.echo(f"written: {asked.output}; use it with: {pasteable(again)} and your endpoint's options")
+    else:
+        click.echo(f"{asked.output} is not written")
     if asked.report is not None:
         click.echo(f"drawn: {write_tuned(asked.report, tuned)}")
     return ALL_ANNOTATED if tuned.stopped is None else STOPPED

@@ -35,7 +35,7 @@ def print_tuned(tuned: Tuned, *, console: Console | None = None) -> None:
 
 
 def _legend(tuned: Tuned) -> str:
-    sure = f"{tuned.confidence:.0%}"
+    sure = f"{100 * tuned.confidence:.0f} %"
     return (
         f"> chosen; * on the Pareto front of cost and {tuned.metric}; tokens are per record; intervals {sure}; "
         "records: as far as a setting was asked before it was clear that it need not be"

@@ -98,10 +98,13 @@ class CanaryPool:
         """Whether a record should be asked alone, to find a canary with another answer than all the others."""
         return self.is_alike and self._batches >= self._looked_at + _LOOK_EVERY
 
+    def note_asked(self) -> None:
+        """A record was sent alone; its answer may take a while."""
+        self._looked_at = self._batches
+
     def offer(self, record: Record, label: Hashable) -> None:
         """A record was answered alone."""
         self._asked += 1
-        self._looked_at = self._batches
         if record.input_tokens > _MOST_TOKENS or any(one.record.digest == record.digest for one in self.pool):
             return
         if len(self.pool) < _POOL:

@@ -20,12 +20,21 @@ LOOKS = (50, 100, 150, 200, 300, 400, 500, 600, 800, 1000)
 """Records after which is looked. Beyond the last: every 250."""
 
 _BEYOND = 250
-_FEW = 300
+_FEW = 600
 """Records below which a stopped setting is not trusted to have lost: it was stopped when it looked worst."""
-_STRICT_Z = NormalDist().inv_cdf(0.9975)
+_STRICT_Z = 4.0
+"""How sure its loss must be all the same, not to be taken up again."""
+_RUNNING_SHARE = 0.75
+"""Of what may be spent, before the rest is kept for taking up again what was stopped. In the world "smooth" of
+benchmarks/tune.py, where many settings are about the margin behind, the choice was beyond the margin in 6 of the first
+120 runs with a share of .85, a strictness of 3.5 and no `_CHOICES`, in 2 with `_CHOICES`, and in none as it stands."""
+_AT_LEAST = 150
+"""Records that may always be paid for, for every setting: with little gold nothing can be shown and little be saved."""
+_CHOICES = 2
+"""The error is divided by it: the choice is the best-looking of several settings about as cheap."""
 _CHAIN_Z = 1.0
-"""How sure a stop must be against what the stopped one had itself stopped. Measured on the simulated worlds of
-benchmarks/tune.py: .5 to 1.6 choose as well."""
+"""How sure a stop must be against what the stopped one had itself stopped: a hint only, since these are looked at again
+in the end."""
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,7 +43,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     :ivar margin: of the score, that the chosen setting may be worse than the best.
     :ivar confidence: with which that is to be shown, for one pair, over all looks together.
     :ivar most_share: of the cost of asking every setting everything, that a race may spend. Never less than what the
-        two dearest settings take: a race of two must be able to end.
+        two dearest settings take (a race of two must be able to end), nor than all settings on the first 150 records.
     :ivar undecided_share: of the margin, that an estimate may be behind where nothing could be shown.
     """
 
@@ -50,8 +59,8 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def z(self) -> float:
-        """One-sided."""
-        return NormalDist().inv_cdf(self.confidence)
+        """One-sided, for the choice against each other setting."""
+        return NormalDist().inv_cdf(1.0 - self.alpha / _CHOICES)
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,8 +121,11 @@ class Race:
     @property
     def most(self) -> float:
         """What may be spent."""
-        dearest = sorted(self._costs)[-2:]
-        return self._at[-1] * max(self._rule.most_share * sum(self._costs), sum(dearest))
+        return self._purse(self._rule.most_share)
+
+    def _purse(self, share: float) -> float:
+        whole, dearest, records = sum(self._costs), sum(sorted(self._costs)[-2:]), self._at[-1]
+        return max(records * share * whole, records * dearest, min(records, _AT_LEAST) * whole)
 
     def price(self, costs: Sequence[float]) -> None:
         """Correct the costs by what was measured."""
@@ -150,10 +162,10 @@ class Race:
     def _wanted_at(self, look: int) -> dict[int, int]:
         """The dearest first: cheap ones can still be afforded when these can't."""
         wanted: dict[int, int] = {}
-        spent = self.spent
+        spent, most = self.spent, self._purse(_RUNNING_SHARE * self._rule.most_share)
         for k in reversed(self._order):
             more = look - self._pairs.records(k)
-            if k in self._alive and more > 0 and spent + more * self._costs[k] <= self.most:
+            if k in self._alive and more > 0 and spent + more * self._costs[k] <= most:
                 spent += more * self._costs[k]
                 wanted[k] = look
         return wanted

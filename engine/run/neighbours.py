@@ -58,6 +58,8 @@ class Neighbours:
         """New records go on their way. A batch holds such as speak, or such as do not."""
         if self.guard.screens:
             self.guard.note_screened(len(batch.items), found=self.speaks(batch.items[0]))
+        if len(batch.items) == 1:
+            self.guard.canaries.note_asked()
 
     def company(self, batch: Batch, *, keyed: bool) -> Company | None:
         """The canaries that go with a batch; none with a record alone; None where the batch must not go as it is.

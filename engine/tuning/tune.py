@@ -80,6 +80,7 @@ class Search:
         step = max(setting.batch_size for setting in self.settings)
         self._race = Race(self._costs(), at=looks(len(gold.records), step=step), rule=aim.rule)
         self._stopped: str | None = None
+        self._stop_kind: str | None = None
         self._is_over = False
 
     @property
@@ -145,7 +146,17 @@ class Search:
         """Half a block is not counted: its settings would be compared on other records than the rest."""
         if not any(self._answers):
             raise stop
-        self._stopped = str(stop)
+        self._stop_kind = stop.kind
+        self._stopped = self._budget_used() if stop.kind == "budget" else str(stop)
+
+    def _budget_used(self) -> str:
+        """In the words of the command; the engine speaks of the store of one trial."""
+        usd, tokens = self._aim.budget_usd, self._aim.budget_tokens
+        if tokens is not None:
+            return (
+                f"{self.spent:,} of the {tokens:,} tokens of --budget-tokens are used, and the next request may not fit"
+            )
+        return f"${self._spent_usd() or 0.0:.4f} of the ${usd or 0.0:g} of --budget-usd are used"
 
     def _check_anything(self) -> None:
         broken = [trial.broken for trial in self._trials if trial.broken is not None]
@@ -213,6 +224,7 @@ class Search:
             prices=self._means.config.prices,
             options=options_of(self.settings[choice.setting]),
             stopped=self._stopped,
+            stop_kind=self._stop_kind,
             notes=self._notes(),
         )
 

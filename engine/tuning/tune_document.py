@@ -53,7 +53,7 @@ class Tuned(msgspec.Struct, frozen=True, kw_only=True):
     :ivar gold_needed: records that would show the margin for two settings which differ as often as these do.
     :ivar spent_tokens: by all trials, over all runs of the command. :ivar grid_tokens: that asking every setting about
         all records would have taken.
-    :ivar stopped: why the search ended before its end.
+    :ivar stopped: why the search ended before its end; `stop_kind` is that for programs: budget, interrupted, ...
     :ivar options: for `annotate run`, what the choice implies besides the task file.
     """
 
@@ -81,6 +81,7 @@ class Tuned(msgspec.Struct, frozen=True, kw_only=True):
     prices: Prices | None
     options: list[str]
     stopped: str | None
+    stop_kind: str | None
     notes: list[str]
 
     @property

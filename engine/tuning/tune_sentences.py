@@ -47,7 +47,7 @@ def headline(tuned: Tuned) -> str:
 
 def why(tuned: Tuned) -> Iterator[str]:
     """What was shown, or that nothing was, what was chosen then, and how much gold it would take."""
-    margin, sure = f"{tuned.margin:g}", f"{tuned.confidence:.0%}"
+    margin, sure = f"{tuned.margin:g}", f"{100 * tuned.confidence:.0f} %"
     if tuned.is_clear:
         yield (
             f"It is the cheapest setting that is shown not to be worse than any other by more than {margin} "
@@ -59,15 +59,22 @@ def why(tuned: Tuned) -> Iterator[str]:
             "is the cheapest that is estimated to be hardly behind the best"
             + ("." if tuned.threatening is None else f"; {_threat(tuned)}.")
         )
-        yield (
-            f"A margin of {margin} needs some {tuned.gold_needed:,} gold records for two settings that differ as often "
-            f"as these; there are {tuned.records:,}."
-        )
+        yield _gold_needed(tuned)
     if tuned.stopped is not None:
         yield f"The search stopped early: {tuned.stopped}. The same command goes on, and pays for nothing twice."
     saved = _saving(tuned)
     if saved is not None:
         yield saved
+
+
+def _gold_needed(tuned: Tuned) -> str:
+    needs = (
+        f"A margin of {tuned.margin:g} needs some {tuned.gold_needed:,} gold records for two settings that differ as "
+        f"often as these and are equally good"
+    )
+    if tuned.gold_needed > tuned.records:
+        return f"{needs}; there are {tuned.records:,}."
+    return f"{needs}, and there are {tuned.records:,}: some are too near to the margin, or were asked about too few."
 
 
 def _threat(tuned: Tuned) -> str:

@@ -63,7 +63,7 @@ class Endpoint(msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=Tru
 
 
 _COMFORTABLE_SHARE = 0.04
-"""Of the tokens a minute. A burst of b cuts the limit L to L - b in any minute, and b is at least the largest request."""
+"""Of the tokens a minute. A burst of b cuts a limit L to L - b in any minute; b is at least the largest request."""
 
 MOST_IN_FLIGHT = 64
 """Where the window finds itself: beyond, one process gains little, and an endpoint that bears more can be told."""

@@ -82,7 +82,7 @@ def test_files_may_not_grow_any_more(tmp_path: Path, more: int) -> None:
     """The system refuses a real process to let any file grow beyond some size (RLIMIT_FSIZE), as a quota does, in the
     middle of answers. One error with its remedy, no trace; without the limit, the same command asks for the rest."""
     with served(delay_s=0.02) as (url, endpoint):
-        words = words_for(tmp_path, make_files(tmp_path, 300), url)
+        words = words_for(tmp_path, make_files(tmp_path, 150), url)
         process = start_command(*words)
         wait_until(lambda: endpoint.ledger.requests >= 4)
         size = (tmp_path / "out.jsonl.store.sqlite-wal").stat().st_size + more
@@ -94,7 +94,7 @@ def test_files_may_not_grow_any_more(tmp_path: Path, more: int) -> None:
         assert ended(start_command(*words))[0] == 0
         # What was in flight when the store failed was paid for and could not be kept; nothing else is asked twice.
         assert sum(count > 1 for count in endpoint.ledger.sends.values()) <= 2 * 4
-    assert_all_right(tmp_path / "out.jsonl", 300)
+    assert_all_right(tmp_path / "out.jsonl", 150)
 
 
 @contextlib.contextmanager
@@ -119,7 +119,7 @@ def test_a_full_disk(tmp_path: Path, kilobytes: int) -> None:
     inputs = tmp_path / "inputs"
     inputs.mkdir()
     with served() as (url, endpoint), small_disk(tmp_path / "disk", kilobytes) as place:
-        words = words_for(place, make_files(inputs, 300), url)
+        words = words_for(place, make_files(inputs, 150), url)
         code, out, err = ended(start_command(*words))
         assert code in (2, 4), err
         assert "Traceback" not in out + err
@@ -127,7 +127,7 @@ def test_a_full_disk(tmp_path: Path, kilobytes: int) -> None:
         subprocess.run(["mount", "-o", "remount,size=20m", str(place)], check=True)
         assert ended(start_command(*words))[0] == 0
         assert sum(count > 1 for count in endpoint.ledger.sends.values()) <= 2 * 4
-        assert_all_right(place / "out.jsonl", 300)
+        assert_all_right(place / "out.jsonl", 150)
 
 
 # -- places that may not be written to -----------------------------------------------------------------------------

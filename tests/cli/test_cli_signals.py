@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import pty
 import random
 import signal
 import subprocess
 import sys
-import termios
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,13 @@ import pytest
 from cli_support import ended, make_files, rows_of, served, start_command, wait_until
 
 from engine.testing.simulator.endpoint import SimulatedEndpoint
+
+ON_A_TERMINAL = """
+import fcntl, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # standard input becomes the terminal that this session hangs on
+from engine.cli.main import main
+main()
+"""
 
 
 def words_for(folder: Path, url: str, count: int = 60) -> list[str | Path]:
@@ -86,13 +92,9 @@ def test_a_terminal_that_goes_away(tmp_path: Path) -> None:
     stored and written, exit code 4."""
     with served(delay_s=0.3) as (url, endpoint):
         ours, theirs = pty.openpty()
-
-        def take_terminal() -> None:
-            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-        line = [sys.executable, "-m", "engine.cli.main", *map(str, words_for(tmp_path, url))]
+        line = [sys.executable, "-c", ON_A_TERMINAL, *map(str, words_for(tmp_path, url))]
         streams: dict[str, Any] = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
-        process = subprocess.Popen(line, start_new_session=True, preexec_fn=take_terminal, **streams)  # noqa: PLW1509
+        process = subprocess.Popen(line, start_new_session=True, **streams)
         os.close(theirs)
         wait_until(lambda: endpoint.ledger.requests >= 5)
         os.close(ours)
@@ -106,11 +108,15 @@ def test_ctrl_c_at_any_moment_shows_no_trace(tmp_path: Path, seed: int) -> None:
     and the next one goes on."""
     rng = random.Random(seed)
     holder = tmp_path / "out.jsonl.store.sqlite.holder"
+
+    def has_begun(process: subprocess.Popen[str]) -> bool:
+        return holder.exists() or process.poll() is not None
+
     with served(delay_s=0.02) as (url, _):
         words = words_for(tmp_path, url)
         for _ in range(3):
             process = start_command(*words)
-            wait_until(holder.exists)
+            wait_until(partial(has_begun, process))
             time.sleep(rng.uniform(0.0, 1.0))  # real time: another process works meanwhile
             process.send_signal(signal.SIGINT)
             code, _, err = ended(process)

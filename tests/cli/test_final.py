@@ -132,7 +132,7 @@ def test_what_was_found_out_of_the_endpoint_is_said(tmp_path: Path) -> None:
     config = RunConfig(packing=Packing(batch_size=5))
     report = report_run(tmp_path, make_records(400), config, SimulatorConfig(delay_s=0.5, rpm=120)).report
     (line,) = [line for line in said_by(report).splitlines() if line.startswith("  found out")]
-    assert f"{report.window and report.window.settled} in flight at once" in line
+    assert f"{report.window and report.window.settled} in flight at the end" in line
     assert "118 requests a minute: the endpoint's headers name the limit" in line
     (tmp_path / "given").mkdir()
     given = make_final(tmp_path / "given")

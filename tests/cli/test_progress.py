@@ -244,6 +244,6 @@ def test_a_run_that_waits_says_for_what() -> None:
     ]
     counters.records_ok, counters.tokens_input = 2, 100
     counters.held_by = lambda: "pause"
-    assert "waiting for pauses that the endpoint asked for" in parts(Watch(counters, None).view(2.0))
+    assert "waiting for pauses after refusals and errors" in parts(Watch(counters, None).view(2.0))
     counters.in_flight = 1
     assert "1 in flight" in parts(Watch(counters, None).view(3.0))

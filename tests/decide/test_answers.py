@@ -343,3 +343,17 @@ def test_the_check_decides_what_is_an_output() -> None:
 
     reading = read_answers(reply({"a": "red", "b": "blue"}), {"a": "", "b": ""}, check)
     assert (reading.answers, reading.defects) == ({"b": "blue"}, {"a": "never red"})
+
+
+def test_one_short_word_is_no_beginning() -> None:
+    """Many records begin with "I" or "the": only a beginning of some length tells which one is meant."""
+    assert not key_fits("I", "I bought this because I")
+    assert not key_fits("I bought this because I", "I")
+    assert key_fits("I bought it", "I bought it because I")
+
+
+def test_results_that_came_without_their_key_are_counted() -> None:
+    """A model that ignores the keyed form is found out by this number."""
+    results = [{"id": "k3f-1", "output": "red"}, {"id": "k3f-2", "starts": None, "output": "red"}]
+    assert read_answers(dump({"results": results}), ASKED, CHECK, keyed=True).unkeyed == 1
+    assert read_answers(dump({"results": results}), ASKED, CHECK).unkeyed == 0

@@ -280,3 +280,22 @@ def test_an_endpoint_that_is_being_found_out_is_not_counted_against() -> None:
     for _ in range(4):
         brake.observe_fault(FaultKind.UNSUPPORTED, size=5, message="no json_schema", now=0.0)
     assert brake.stop(1_000.0) is None
+
+
+def test_silence_is_measured_from_its_beginning() -> None:
+    """Clocks start anywhere: eight faults within a second are no silence, at whatever time they come."""
+    brake = Brake(Recovery())
+    for number in range(8):
+        brake.observe_fault(FaultKind.SERVER, size=1, message="HTTP 500", now=50_000.0 + number / 8)
+    assert brake.stop(50_001.0) is None
+    assert brake.stop(50_100.0) is not None
+
+
+def test_calls_that_brought_no_reply_count_for_the_opening() -> None:
+    """One success among seven faults that were not in a row opens, as it does among seven barren replies."""
+    brake = Brake(Recovery())
+    for _ in range(7):
+        brake.observe_fault(FaultKind.SERVER, size=1, message="HTTP 500", now=1.0)
+    assert (brake.is_open, brake.has_worked) == (False, False)
+    brake.observe_reply(size=5, accepted=5, cause="", excerpt="")
+    assert (brake.is_open, brake.has_worked) == (True, True)

@@ -271,6 +271,8 @@ def test_a_pool_in_which_all_are_alike_looks_for_another_answer() -> None:
     for _ in range(25):
         pool.note(pool.pool[:2], (), alarmed=False, disturbed=False)
     assert pool.is_due
+    pool.note_asked()
+    assert not pool.is_due
     pool.offer(make_record(99), "blue")
     assert not pool.is_alike
     assert not pool.is_due

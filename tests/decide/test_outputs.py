@@ -198,3 +198,14 @@ def test_a_wrong_example_is_named_by_its_number(changes: dict[str, Any], output:
         check_examples(make_task(**changes, examples=[right, Example(input="y", output=output)]))
     assert str(raised.value).startswith(f"example 2: {words}")
     assert str(raised.value).endswith("mend the example, or what the task allows")
+
+
+def test_the_schema_of_a_plain_field_lets_the_way_out_through() -> None:
+    """A grammar that allows numbers only would force a number where nothing can be told."""
+    task = make_task(labels=[], fields={"n": Field(type=FieldType.INTEGER), "s": Field(type=FieldType.STRING)})
+    assert output_schema(task)["properties"] == {"n": {"type": "integer"}, "s": {"type": "string"}}
+    abstaining = make_task(labels=[], fields=task.fields, abstain="unclear")
+    assert output_schema(abstaining)["properties"] == {
+        "n": {"anyOf": [{"type": "integer"}, {"type": "string", "enum": ["unclear"]}]},
+        "s": {"type": "string"},
+    }

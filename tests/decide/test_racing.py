@@ -105,15 +105,28 @@ def test_the_gold_that_a_margin_needs() -> None:
 
 def test_a_stopped_setting_is_taken_up_again() -> None:
     """Stopped when it looked worst, and better on all that came after: the winner must hold against that as well."""
-    records = 1000
-    cheap = [1.0] * 60 + right(0.80, records - 60, 5)
-    dear = (
-        [1.0] * 54 + [0.0] * 6 + [max(one, two) for one, two in zip(cheap[60:], right(0.5, records, 6), strict=False)]
-    )
-    middle = [1.0] * 60 + right(0.80, records - 60, 7)
-    _, choice, asked = run([10, 12, 15], [cheap, middle, dear], Rule(margin=0.05))
-    assert asked[2] > 100
-    assert choice.setting == 2
+    cheap = [1.0] * 50 + right(0.80, 950, 5)
+    dear = [1.0] * 45 + [0.0] * 5 + [1.0] * 950
+    race = Race([10, 12], at=looks(1000), rule=Rule(margin=0.05))
+    race.wanted()
+    race.told([cheap[:50], dear[:50]])
+    assert race.alive == {0}
+    _, choice, asked = run([10, 12], [cheap, dear], Rule(margin=0.05))
+    assert asked[1] >= 300
+    assert (choice.setting, choice.is_clear) == (1, True)
+
+
+def test_equal_estimates_stop_nothing() -> None:
+    """Five records of fifty that only the one got right and five that only the other did: nothing is shown."""
+    race = Race([10, 12], at=looks(1000), rule=Rule())
+    race.told([[0.0] * 5 + [1.0] * 45, [1.0] * 45 + [0.0] * 5])
+    assert race.alive == {0, 1}
+
+
+def test_with_little_gold_every_setting_is_asked() -> None:
+    """A purse of two fifths of twenty records would leave settings out before anything is known of them."""
+    _, _, asked = run([10] * 8, [right(0.8, 20, seed) for seed in range(8)])
+    assert asked == [20] * 8
 
 
 def test_one_setting_is_measured() -> None:

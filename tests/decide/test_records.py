@@ -258,3 +258,10 @@ def test_a_broken_record_keeps_the_id_that_can_be_trusted() -> None:
     assert bad(reader, {"other": "a"}, error="3 cells").id is None
     assert good(reader, {"text": "t"}, line=3).id == 3
     assert bad(reader, {"id": "a"}, error="3 cells", line=4).id is None
+
+
+def test_records_of_one_source_have_ids_or_none_have() -> None:
+    """Unless they are said to come from different callers: else a line number could be another record's id."""
+    reader = RecordReader(Task(instructions="Judge it.", labels=["a"]))
+    good(reader, {"text": "x"})
+    assert good(reader, {"id": 1, "text": "y"}, line=2).id == 2

@@ -309,3 +309,31 @@ def test_backoff_is_between_nothing_and_its_cap(attempts: int, base: float, cap:
     wait = backoff_s(attempts, Recovery(backoff_base_s=base, backoff_cap_s=cap), random.Random(seed))
     assert 0 <= wait <= cap
     assert wait <= base * 2.0 ** min(attempts, 30)
+
+
+def test_halves_of_a_batch_whose_sends_failed_have_two_sends_each_at_the_least() -> None:
+    """Also where fewer are allowed altogether; and the verdict says that it split, for the counters."""
+    for allowed in (1, 2, 5):
+        limits = Recovery(transport_attempts=allowed)
+        batch = Batch(items=make_items(4), transport_attempts=allowed)
+        verdict = judge_fault(batch, make_fault(FaultKind.SERVER), limits, now=0.0, rng=random.Random(0))
+        assert verdict.split
+        assert [child.transport_attempts for child in verdict.children] == [max(0, allowed - 2)] * 2
+
+
+@pytest.mark.parametrize(
+    ("completion", "words"),
+    [
+        (make_completion(refusal="I can't"), "refused"),
+        (make_completion(finish_reason="length"), "cut off"),
+        (make_completion("no json"), "no result in the format"),
+    ],
+)
+def test_a_record_without_an_answer_keeps_what_was_wrong(completion: Completion, words: str) -> None:
+    """The reason of a failure names the last defect, whatever kind it was."""
+    batch = Batch(items=make_items(2))
+    reading = Reading(answers={}, defects={}, foreign=0, found=0)
+    verdict = judge_reply(batch, ids_of(batch), reading, completion, LIMITS)
+    defects = [item.last_defect for child in verdict.children for item in child.items]
+    assert len(defects) == 2
+    assert all(words in defect for defect in defects)

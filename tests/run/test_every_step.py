@@ -67,8 +67,11 @@ def ids_stored(store: Path) -> set[str]:
         return {key.strip('"') for (key,) in opened.query("SELECT key FROM answers WHERE ok = 1")}
 
 
-def assert_goes_on(store: Path, given_out: list[Result]) -> None:
-    """What was given out is stored; the next run asks for just what is not, and every record ends once and right."""
+def assert_goes_on(store: Path, given_out: list[Result], *, sent_before: int = 0) -> None:
+    """What was given out is stored; the next run asks for just what is not, and every record ends once and right.
+
+    :param sent_before: requests that the run before sent; the account holds them too.
+    """
     stored = ids_stored(store)
     assert {result.id for result in given_out if result.ok} <= stored, "given out, and not stored"
     endpoint, results = make_endpoint(), list[Result]()
@@ -80,7 +83,7 @@ def assert_goes_on(store: Path, given_out: list[Result]) -> None:
     with contextlib.closing(open_store(store)) as opened:
         assert opened.query("PRAGMA integrity_check") == [("ok",)]
         assert opened.query("SELECT count(*) FROM runs WHERE status IS NULL") == [(0,)]
-        assert opened.query("SELECT count(*) FROM calls")[0][0] >= endpoint.ledger.requests
+        assert opened.query("SELECT count(*) FROM calls")[0][0] >= sent_before + endpoint.ledger.requests
     beside = {file.name for file in store.parent.iterdir()}
     assert beside == {store.name, f"{store.name}.lock"}, "nothing else is left"
 
@@ -141,23 +144,41 @@ def test_any_step_may_fail_in_any_way(folder: Path, how: str, for_good: bool) ->
         fail_at(place, number, how, for_good=for_good)
 
 
+def test_nothing_is_sent_once_the_store_has_failed(folder: Path) -> None:
+    """What is sent then is paid for and cannot be kept. The other request of a window of two may be on its way when the
+    note of the first one fails."""
+    for number, name in enumerate(steps()):
+        place, endpoint = folder / str(number), make_endpoint()
+        place.mkdir()
+        before: list[int] = []
+
+        def look(step: int, endpoint: SimulatedEndpoint = endpoint, before: list[int] = before) -> None:
+            before.append(endpoint.ledger.requests)
+
+        disk = FaultyDisk(place, fails_at=number, before_step=look)
+        with disk.at_work(), contextlib.suppress(StoreError):
+            annotate(place / "run.sqlite", [], endpoint)
+            continue  # it failed without harm
+        assert endpoint.ledger.requests - before[number] <= (name == "pwrite"), (number, name)
+
+
 def test_the_process_may_die_at_any_step(folder: Path) -> None:
     """The folder as it is before each step is what SIGKILL there leaves: the next run goes on from it, and holds what
     had been given out by then."""
     run, images = folder / "run", folder / "images"
     run.mkdir()
-    results: list[Result] = []
-    given_out: list[list[Result]] = []
+    results, endpoint = list[Result](), make_endpoint()
+    given_out: list[tuple[list[Result], int]] = []
 
     def keep(number: int) -> None:
-        given_out.append(list(results))
+        given_out.append((list(results), endpoint.ledger.requests))
         shutil.copytree(run, images / str(number))
 
     with FaultyDisk(run, before_step=keep).at_work():
-        annotate(run / "run.sqlite", results, make_endpoint())
+        annotate(run / "run.sqlite", results, endpoint)
     assert len(given_out) == len(steps())
-    for number, before in enumerate(given_out):
-        assert_goes_on(images / str(number) / "run.sqlite", before)
+    for number, (before, sent) in enumerate(given_out):
+        assert_goes_on(images / str(number) / "run.sqlite", before, sent_before=sent)
 
 
 # -- cancellation --------------------------------------------------------------------------------------------------

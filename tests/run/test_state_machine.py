@@ -13,12 +13,14 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 from state_machine_books import HONEST, check_reading, close, ended, finish
-from state_machine_replies import text_of
-from state_machine_rules import Driven, configs, corpora, make_config, make_corpus, profile, steps
+from state_machine_replies import Move, text_of
+from state_machine_rules import Driven, configs, corpora, make_config, make_corpus, mild, profile, steps
 
 from engine import Packing, RunConfig
 from engine.adapters.store import open_store
 from engine.vocabulary.config import Recovery
+
+tasks = st.sampled_from(("labels", "digests"))
 
 
 class Pipelines(Driven):
@@ -28,7 +30,7 @@ class Pipelines(Driven):
         super().__init__()
         self.is_redone = False
 
-    @initialize(config=configs, corpus=corpora, task=st.sampled_from(("labels", "digests")), easy=st.booleans())
+    @initialize(config=configs, corpus=corpora, task=tasks, easy=st.booleans())
     def begin(self, config: dict[str, Any], corpus: dict[str, Any], task: str, easy: bool) -> None:
         self.world.open(make_config(config))
         self.start(corpus, task)
@@ -40,7 +42,7 @@ class Pipelines(Driven):
     # -- what its users do ---------------------------------------------------------------------------------------
 
     @precondition(lambda self: self.is_open and sum(not run.ended for run in self.world.streams) < 3)
-    @rule(corpus=corpora, task=st.sampled_from(("labels", "digests")))
+    @rule(corpus=corpora, task=tasks)
     def start(self, corpus: dict[str, Any], task: str) -> None:
         records, ids, texts = make_corpus(corpus)
         self.world.annotate(task, records, ids, texts, corpus["source"])
@@ -50,7 +52,7 @@ class Pipelines(Driven):
     @rule(
         texts=st.lists(st.integers(0, 23), min_size=1, max_size=4),
         id_=st.sampled_from((None, "r1", "r2", 5)),
-        task=st.sampled_from(("labels", "digests")),
+        task=tasks,
         wait=steps,
     )
     def submit(self, texts: list[int], id_: Any, task: str, wait: int) -> None:
@@ -113,8 +115,34 @@ class Pipelines(Driven):
             run.may_take.set()
         close(self.world)
 
+    @precondition(lambda self: self.is_open and len(self.world.calls) < 10)
+    @rule(text=st.integers(0, 22), between=st.integers(2, 9), after=st.integers(0, 20))
+    def twin_amid_a_commit(self, text: int, between: int, after: int) -> None:
+        """An answer waits for its commit, shortly after another's, when an identical text comes."""
+        world = self.world
+        earlier, later = text_of(100 + 2 * text), text_of(101 + 2 * text)  # of no other rule, so not known yet
+        for one in (earlier, later):
+            world.submit("pairs", one, None)
+            world.go(steps=20, seconds=0.06)
+        for one in (earlier, later):
+            for asked in world.waiting:
+                if one in asked.driven.request.inputs:
+                    world.end(asked, HONEST[0])
+            world.go(steps=between if one == earlier else 0)
+        world.submit("pairs", later, "r1")
+        world.go(steps=after)
+
+    @precondition(lambda self: self.world.waiting and len(self.world.calls) < 12)
+    @rule(move=mild, task=tasks, text=st.integers(0, 23), between=st.integers(0, 6), after=st.integers(0, 6))
+    def kill_amid_a_commit(self, move: Move, task: str, text: int, between: int, after: int) -> None:
+        """A reply has come and is not stored yet, another request goes out, and the process dies."""
+        self.world.end(self.world.waiting[0], move)
+        self.world.go(steps=between)
+        self.submit([text], None, task, after)
+        self.kill(0)
+
     @precondition(lambda self: not self.is_open)
-    @rule(config=configs, corpus=corpora, task=st.sampled_from(("labels", "digests")))
+    @rule(config=configs, corpus=corpora, task=tasks)
     def open_again(self, config: dict[str, Any], corpus: dict[str, Any], task: str) -> None:
         self.world.open(make_config(config))
         self.is_redone = False

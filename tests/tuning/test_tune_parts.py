@@ -75,7 +75,7 @@ def test_a_wrong_space_is_told_with_its_remedy(tmp_path: Path, text: str, said: 
     """One line, which names the file and the key."""
     path = tmp_path / "space.toml"
     path.write_text(text)
-    with pytest.raises(ConfigError, match="space.toml") as raised:
+    with pytest.raises(ConfigError, match=r"space\.toml") as raised:
         load_space(str(path))
     assert said in str(raised.value)
 

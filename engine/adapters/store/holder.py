@@ -19,7 +19,7 @@ import msgspec
 
 from engine.vocabulary.errors import StoreError
 
-_PATIENCE_S = 0.3
+_PATIENCE_S = 0.5
 """A reader that looks whether the store is held has the lock, shared, for an instant: that is not told as a run."""
 
 
@@ -61,7 +61,7 @@ def hold(file: Path, *, now: float) -> Hold:
     lock = filelock.FileLock(f"{file}.lock", timeout=_PATIENCE_S, mode=0o600, thread_local=False)
     note = Path(f"{file}.holder")
     try:
-        lock.acquire(poll_interval=_PATIENCE_S / 4)
+        lock.acquire(poll_interval=_PATIENCE_S / 10)
     except filelock.Timeout:
         raise StoreError(f"{file} is in use by another run; {_who(_read(note))}") from None
     except (OSError, NotImplementedError) as error:

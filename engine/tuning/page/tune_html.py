@@ -7,9 +7,10 @@ from pathlib import Path
 import msgspec
 
 from engine.adapters.files.atomic import replacing
-from engine.report.charts.gallery import together
+from engine.report.charts.gallery import gallery_of, together
 from engine.report.html import template
 from engine.tuning import tune_sentences as sentences
+from engine.tuning.page.tune_front import front_plot
 from engine.tuning.space import value_of
 from engine.tuning.tune_document import Tuned
 from engine.vocabulary.errors import EngineError
@@ -26,6 +27,7 @@ def render(tuned: Tuned) -> str:
         spending=sentences.spending(tuned),
         dimensions=tuned.dimensions or ["batch_size"],
         value_of=value_of,
+        gallery=gallery_of([front_plot(tuned)]),
         priced=any(row.usd_per_1000 is not None for row in tuned.rows),
     )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from engine.adapters.files.atomic import replacing
+from faulty_disk import FaultyDisk
 
 WRITE = """
 import sys
@@ -65,3 +66,12 @@ def test_an_exception_leaves_nothing(tmp_path: Path) -> None:
         write()
     assert names(tmp_path) == {"out.jsonl"}
     assert target.read_bytes() == b"old"
+
+
+def test_the_order_of_its_steps(tmp_path: Path) -> None:
+    """The content is on disk before it has the name, and the name after that: else a loss of power could leave the new
+    name on an empty file."""
+    disk = FaultyDisk(tmp_path)
+    with disk.at_work(), replacing(tmp_path / "out.jsonl") as stream:
+        stream.write(b"new")
+    assert disk.steps == ["open .tmp", "write", "fsync", "replace .tmp", "fsync"]

@@ -1,0 +1,129 @@
+"""`annotate tune`, against a simulated endpoint on a loopback port."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+from cli_support import TASK, command, served
+
+from engine.run.tasks import load_task
+from engine.testing.simulator.answers import stable_label
+
+LABELS = ["red", "green", "blue"]
+SMALL = 'batch_size = [1, 10]\nform = ["compact"]\nexamples = [0]\n'
+
+
+def make_gold(folder: Path, count: int) -> tuple[str, str, str]:
+    """A task, gold that the simulated model answers rightly, and a small space."""
+    task, gold, space = folder / "task.toml", folder / "gold.jsonl", folder / "space.toml"
+    task.write_text(TASK)
+    space.write_text(SMALL)
+    rows = [{"id": f"r{n}", "text": f"text number {n}", "label": stable_label(f"text number {n}", LABELS)}
+            for n in range(count)]  # fmt: skip
+    gold.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(task), str(gold), str(space)
+
+
+def test_the_choice_is_a_task_file_and_options_that_run_takes(tmp_path: Path) -> None:
+    """The table, the sentence and the written task; what is printed to be pasted works; nothing is paid for twice."""
+    task, gold, space = make_gold(tmp_path, 200)
+    tuned, report = tmp_path / "tuned.toml", tmp_path / "report"
+    with served() as (url, endpoint):
+        where = ("--base-url", url, "--model", "m")
+        words = ("tune", task, gold, *where, "--space", space, "--output", tuned, "--report", report)
+        done = command(*words)
+        assert done.exit_code == 0, done.output
+        requests = endpoint.ledger.requests
+        assert command(*words).exit_code == 0
+        assert endpoint.ledger.requests == requests
+        options = done.stdout.split("LABELS.jsonl ", 1)[1].split(" and your")[0].split()
+        out = tmp_path / "out.jsonl"
+        assert command("run", tuned, gold, "--output", out, *options, *where, "--limit", "20").exit_code == 0
+    assert "chosen: 10 a request" in done.stdout
+    assert load_task(str(tuned)) == load_task(task)
+    assert "# chosen: 10 a request" in tuned.read_text()
+    document = json.loads((report / "tune.json").read_text())
+    assert document["rows"][document["chosen"]]["setting"]["batch_size"] == 10
+    assert document["spent_tokens"] < document["grid_tokens"]
+    files = [tuned, *report.iterdir()]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+
+
+def test_too_little_gold_is_said(tmp_path: Path) -> None:
+    """Forty records can't show three points: not distinguishable, and how many could."""
+    task, gold, space = make_gold(tmp_path, 40)
+    with served(behaviour="changes") as (url, _):
+        done = command("tune", task, gold, "--base-url", url, "--model", "m", "--space", space)
+    assert done.exit_code == 0, done.output
+    assert "not distinguishable" in done.stdout
+    assert "gold records" in done.stdout
+
+
+def test_a_dry_run_sends_nothing(tmp_path: Path) -> None:
+    """It says what may be spent, and makes no file."""
+    task, gold, space = make_gold(tmp_path, 40)
+    with served() as (url, endpoint):
+        done = command("tune", task, gold, "--base-url", url, "--model", "m", "--space", space, "--dry-run")
+        assert endpoint.ledger.requests == 0
+    assert done.exit_code == 0, done.output
+    assert "at most some" in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["gold.jsonl", "space.toml", "task.toml"]
+
+
+def test_a_budget_stops_it_and_it_can_go_on(tmp_path: Path) -> None:
+    """Exit 4, what there is printed and written, and the same command goes on."""
+    task, gold, space = make_gold(tmp_path, 200)
+    with served() as (url, _):
+        words = ("tune", task, gold, "--base-url", url, "--model", "m", "--space", space)
+        done = command(*words, "--budget-tokens", "15000")
+        assert done.exit_code == 4, done.output
+        assert "stopped early" in done.stdout
+        assert command(*words).exit_code == 0
+
+
+def test_the_users_own_measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """module:function beside the data; what cannot be imported is told."""
+    task, gold, space = make_gold(tmp_path, 60)
+    (tmp_path / "my_measure.py").write_text("def half(gold, answer):\n    return 0.5 * (gold == answer)\n")
+    monkeypatch.chdir(tmp_path)
+    with served() as (url, _):
+        where = ("tune", task, gold, "--base-url", url, "--model", "m", "--space", space, "--metric")
+        done = command(*where, "my_measure:half")
+        assert done.exit_code == 0, done.output
+        assert "my_measure:half 0.500" in done.stdout
+        for metric, said in (("my_measure:none", "cannot be imported"), ("f2", "known: accuracy")):
+            failed = command(*where, metric)
+            assert failed.exit_code == 2
+            assert said in failed.stderr
+
+
+def test_mistakes_are_told_in_one_line(tmp_path: Path) -> None:
+    """No gold field, a space that is none, the task as the output, no key of a provider."""
+    task, gold, _ = make_gold(tmp_path, 10)
+    (tmp_path / "bad.toml").write_text("batch = [1]")
+    (tmp_path / "other.jsonl").write_text('{"text": "t", "truth": "red"}\n')
+    where = ("--base-url", "http://127.0.0.1:9/v1", "--model", "m")
+    for words, said in (
+        ((task, tmp_path / "other.jsonl", *where), "--gold-field"),
+        ((task, gold, *where, "--gold-field", "none"), "no field 'none'"),
+        ((task, gold, *where, "--space", tmp_path / "bad.toml"), "unknown key 'batch'"),
+        ((task, gold, *where, "--output", task), "is the task itself"),
+        ((task, gold, *where, "--budget-usd", "1"), "needs prices"),
+        ((task, tmp_path / "none.jsonl", *where), "no such file"),
+    ):
+        done = command("tune", *words)
+        assert done.exit_code == 2, (words, done.output)
+        assert said in done.stderr, (words, done.stderr)
+        assert "Traceback" not in done.stderr
+
+
+def test_an_endpoint_that_is_not_there_is_no_result(tmp_path: Path) -> None:
+    """Nothing was answered: exit 4, the reason, and no task file."""
+    task, gold, space = make_gold(tmp_path, 10)
+    with served(api_key="right") as (url, _):
+        done = command("tune", task, gold, "--base-url", url, "--model", "m", "--space", space)
+    assert done.exit_code == 4, done.output
+    assert not (tmp_path / "task.tuned.toml").exists()
