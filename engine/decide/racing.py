@@ -42,7 +42,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
 
     :ivar margin: of the score, that the chosen setting may be worse than the best.
     :ivar confidence: with which that is to be shown, for one pair, over all looks together.
-    :ivar most_share: of the cost of asking every setting everything, that a race may spend. Never less than what the
+    :ivar most_share: of the tokens of asking every setting everything, that a race may spend. Never less than what the
         two dearest settings take (a race of two must be able to end), nor than all settings on the first 150 records.
     :ivar undecided_share: of the margin, that an estimate may be behind where nothing could be shown.
     """
@@ -90,9 +90,12 @@ def looks(records: int, *, step: int = 1) -> list[int]:
 class Race:
     """A race of settings over one order of records: it says who is to answer more, and is told the scores."""
 
-    def __init__(self, costs: Sequence[float], *, at: Sequence[int], rule: Rule) -> None:
+    def __init__(
+        self, costs: Sequence[float], *, at: Sequence[int], rule: Rule, tokens: Sequence[float] | None = None
+    ) -> None:
         """
-        :param costs: of one record, in any unit, for each setting.
+        :param costs: of one record, in any unit, for each setting: what makes one cheaper than another.
+        :param tokens: of one record, for each setting: what the race itself may spend is counted in them; None: costs.
         :param at: records after which is looked, rising; the last is all that there are.
         """
         self._rule = rule
@@ -103,7 +106,7 @@ class Race:
         self._stopped_by: dict[int, set[int]] = {k: {k} for k in self._alive}
         self._look = 0
         self._over = False
-        self.price(costs)
+        self.price(costs, tokens=tokens)
 
     def __repr__(self) -> str:
         return f"Race({len(self._alive)} of {len(self._costs)} left, look {self._look} of {len(self._at)})"
@@ -115,8 +118,8 @@ class Race:
 
     @property
     def spent(self) -> float:
-        """Cost so far."""
-        return sum(cost * self._pairs.records(k) for k, cost in enumerate(self._costs))
+        """Tokens so far."""
+        return sum(tokens * self._pairs.records(k) for k, tokens in enumerate(self._tokens))
 
     @property
     def most(self) -> float:
@@ -124,12 +127,13 @@ class Race:
         return self._purse(self._rule.most_share)
 
     def _purse(self, share: float) -> float:
-        whole, dearest, records = sum(self._costs), sum(sorted(self._costs)[-2:]), self._at[-1]
+        whole, dearest, records = sum(self._tokens), sum(sorted(self._tokens)[-2:]), self._at[-1]
         return max(records * share * whole, records * dearest, min(records, _AT_LEAST) * whole)
 
-    def price(self, costs: Sequence[float]) -> None:
+    def price(self, costs: Sequence[float], *, tokens: Sequence[float] | None = None) -> None:
         """Correct the costs by what was measured."""
         self._costs = list(costs)
+        self._tokens = list(costs if tokens is None else tokens)
         self._order = sorted(range(len(costs)), key=lambda k: (costs[k], k))
         self._rank = {k: rank for rank, k in enumerate(self._order)}
 
@@ -165,8 +169,8 @@ class Race:
         spent, most = self.spent, self._purse(_RUNNING_SHARE * self._rule.most_share)
         for k in reversed(self._order):
             more = look - self._pairs.records(k)
-            if k in self._alive and more > 0 and spent + more * self._costs[k] <= most:
-                spent += more * self._costs[k]
+            if k in self._alive and more > 0 and spent + more * self._tokens[k] <= most:
+                spent += more * self._tokens[k]
                 wanted[k] = look
         return wanted
 
@@ -246,7 +250,7 @@ class Race:
         hope = self._undecided(known, choice.best)
         for k in [hope] * (self._rank[hope] < self._rank[choice.setting]) + [choice.setting]:
             for other, upto in self._open_questions(k):
-                if self.spent + (upto - self._pairs.records(other)) * self._costs[other] <= self.most:
+                if self.spent + (upto - self._pairs.records(other)) * self._tokens[other] <= self.most:
                     return {other: upto}
         return {}
 

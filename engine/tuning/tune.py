@@ -78,7 +78,7 @@ class Search:
         self._uses = [trial.use() for trial in self._trials]
         self._expected = _expected_uses(self.settings, tasks, gold, means)
         step = max(setting.batch_size for setting in self.settings)
-        self._race = Race(self._costs(), at=looks(len(gold.records), step=step), rule=aim.rule)
+        self._race = Race(self._costs(), at=looks(len(gold.records), step=step), rule=aim.rule, tokens=self._tokens())
         self._stopped: str | None = None
         self._stop_kind: str | None = None
         self._is_over = False
@@ -86,8 +86,7 @@ class Search:
     @property
     def most_tokens(self) -> int:
         """What it may take at the most, before anything is measured."""
-        share = self._race.most / max(1e-12, sum(self._costs()) * len(self._gold.records))
-        return round(share * self._grid_tokens())
+        return round(self._race.most)
 
     async def run(self, tell: Callable[[Progress], None]) -> Tuned:
         """Ask, until the choice is clear, the gold is used up, or the budget is.
@@ -112,7 +111,7 @@ class Search:
             if self._stopped is not None:
                 self._race.end()
                 break
-            self._race.price(self._costs())
+            self._race.price(self._costs(), tokens=self._tokens())
         self._check_anything()
         return self._document(self._race.choice())
 
@@ -182,8 +181,12 @@ class Search:
         return math.fsum(use.usd(prices) for use, prices in zip(self._uses, self._prices, strict=True) if prices)
 
     def _grid_tokens(self) -> float:
+        return len(self._gold.records) * math.fsum(self._tokens())
+
+    def _tokens(self) -> list[float]:
+        """Of one record."""
         measured = [self._measured(k) for k in range(len(self.settings))]
-        return len(self._gold.records) * math.fsum(use.tokens / records for use, records in measured)
+        return [use.tokens / records for use, records in measured]
 
     # -- what came of it ----------------------------------------------------------------------------------------
 

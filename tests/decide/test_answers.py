@@ -357,3 +357,9 @@ def test_results_that_came_without_their_key_are_counted() -> None:
     results = [{"id": "k3f-1", "output": "red"}, {"id": "k3f-2", "starts": None, "output": "red"}]
     assert read_answers(dump({"results": results}), ASKED, CHECK, keyed=True).unkeyed == 1
     assert read_answers(dump({"results": results}), ASKED, CHECK).unkeyed == 0
+
+
+def test_a_copy_of_a_neighbour_is_its_own_although_it_begins_the_record_too() -> None:
+    """A beginning speaks for a record less than a whole copy, in any case, speaks for another."""
+    asked = {"k3f-1": "Hello world and all", "k3f-2": "hello world"}
+    assert keyed({"k3f-1": "Hello, World", "k3f-2": "Hello, World"}, asked).answers == {"k3f-2": "red"}

@@ -299,3 +299,14 @@ def test_calls_that_brought_no_reply_count_for_the_opening() -> None:
     assert (brake.is_open, brake.has_worked) == (False, False)
     brake.observe_reply(size=5, accepted=5, cause="", excerpt="")
     assert (brake.is_open, brake.has_worked) == (True, True)
+
+
+def test_each_fault_counts_once() -> None:
+    """Seven faults over any time are few: a run of slow requests may meet them by chance. The eighth is enough."""
+    brake = Brake(Recovery())
+    brake.observe_reply(size=1, accepted=1, cause="", excerpt="")
+    for number in range(7):
+        brake.observe_fault(FaultKind.SERVER, size=1, message="HTTP 500", now=100.0 * number)
+    assert brake.stop(1_000.0) is None
+    brake.observe_fault(FaultKind.SERVER, size=1, message="HTTP 500", now=1_000.0)
+    assert brake.stop(1_000.0) is not None

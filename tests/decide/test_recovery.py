@@ -337,3 +337,11 @@ def test_a_record_without_an_answer_keeps_what_was_wrong(completion: Completion,
     defects = [item.last_defect for child in verdict.children for item in child.items]
     assert len(defects) == 2
     assert all(words in defect for defect in defects)
+
+
+def test_the_verdict_says_what_was_done_for_the_counters() -> None:
+    """A batch sent again after a 429 is a retry; one record that is left over is no split."""
+    batch, rng = Batch(items=make_items(4)), random.Random(0)
+    assert judge_fault(batch, make_fault(FaultKind.RATE_LIMIT), LIMITS, now=0.0, rng=rng).retry
+    assert not judged(9, finish_reason="length").split
+    assert judged(8, finish_reason="length").split
