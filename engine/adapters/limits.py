@@ -166,7 +166,6 @@ class Reservation:
                 bound.limit.correct(booking, bound.amount(max(0, input_tokens), max(kept, output_tokens)))
         self._bookings.clear()
 
-
     def give_back(self) -> None:
         """It never reached the endpoint: nothing was used."""
         for bound, booking in self._bookings:

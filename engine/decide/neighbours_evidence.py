@@ -133,13 +133,16 @@ class LabelShares:
         return max(2, len(self._all), len(self._all.keys() | counts.keys()))
 
     def _log_plain(self, counts: Counter[Hashable]) -> float:
-        """Of the answers without an order: three ways in which they may have come about."""
+        """Of the answers without an order: four ways in which they may have come about."""
         kinds, scale = self._kinds(counts), self._weight
         recent = {label: self._recent.get(label, 0.0) / scale for label in counts}
         usual = _log_sum(
             _log_rising(counts, self._all, self._total, kinds),
             _log_rising(counts, recent, self._recent_total / scale, kinds),
-        ) - math.log(2.0)
+            # Where there are many labels the first batches hold new ones: with one answer's worth of prior they would
+            # seem to come from anywhere but the run.
+            _log_rising(counts, self._all, self._total, kinds, weight=float(kinds)),
+        ) - math.log(3.0)
         clump = _log_rising(counts, {}, 0.0, kinds)
         return _log_sum(math.log1p(-self.clumps) + usual, math.log(self.clumps) + clump)
 
@@ -159,11 +162,13 @@ class LabelShares:
         ]
 
 
-def _log_rising(counts: Counter[Hashable], seen: Mapping[Hashable, float], total: float, kinds: int) -> float:
-    """Of a sequence of labels, one after the other, each learned from: Dirichlet-multinomial with one answer's worth of
-    prior, spread over all labels."""
-    prior = 1.0 / kinds
-    logs = math.lgamma(total + 1.0) - math.lgamma(total + 1.0 + counts.total())
+def _log_rising(
+    counts: Counter[Hashable], seen: Mapping[Hashable, float], total: float, kinds: int, *, weight: float = 1.0
+) -> float:
+    """Of a sequence of labels, one after the other, each learned from: Dirichlet-multinomial with a prior worth so many
+    answers, spread over all labels."""
+    prior = weight / kinds
+    logs = math.lgamma(total + weight) - math.lgamma(total + weight + counts.total())
     for label, count in counts.items():
         base = seen.get(label, 0.0) + prior
         logs += math.lgamma(base + count) - math.lgamma(base)

@@ -246,6 +246,22 @@ def test_the_evidence_is_seldom_strong_by_chance(kinds: int) -> None:
     assert strong <= 40
 
 
+@pytest.mark.parametrize("kinds", [10, 44, 200])
+def test_new_labels_in_the_first_batches_are_no_sign_of_an_order(kinds: int) -> None:
+    """A task of many labels: the first batches hold labels that the run has not seen. Strong evidence in one batch of a
+    hundred at the most, here as well."""
+    strong = 0
+    for seed in range(50):
+        rng, shares = random.Random(seed), LabelShares()
+        shares.learn([rng.randrange(kinds)])
+        for _ in range(10):
+            labels: list[Hashable] = [rng.randrange(kinds) for _ in range(20)]
+            signs = Signs(labels=labels, target=shares.commonest(labels), kinds=shares.kinds)
+            strong += shares.log_factor(signs) > 4.6
+            shares.learn(labels)
+    assert strong <= 5
+
+
 def test_a_canary_that_gives_orders_itself_is_dropped() -> None:
     """Batches with it are disturbed, those without it are not: it goes, and the others stay."""
     rng, guard = random.Random(3), make_guard("canaries")
