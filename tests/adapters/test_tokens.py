@@ -59,6 +59,7 @@ def test_no_folder_for_temporary_files_is_said(monkeypatch: pytest.MonkeyPatch) 
         raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp', '/var/tmp']")
 
     monkeypatch.setattr(tokens.tempfile, "mkdtemp", refuse)
+    tokens._load.cache_clear()
     with pytest.raises(ConfigError, match=r"o200k_base cannot be loaded: .*No usable temporary directory"):
         TiktokenCounter()
 
