@@ -231,6 +231,8 @@ class _Quota:
         self._note_fall(before, share)
         mean = max(1.0, self._sent.mean)
         self._recover_s = min(max(_RECOVER_S, _RECOVER_REQUESTS * mean / self._top), _MAX_RECOVER_S)
+        if self._opened_s is not None:  # too much would close a whole window of time again
+            self._recover_s = _MAX_RECOVER_S
         self._emptied_s = ticket_at_s
         self._used_s = 0.0
         self._level = min(self._level, 0.0)
