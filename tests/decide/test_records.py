@@ -162,7 +162,7 @@ def test_what_json_cannot_hold_makes_a_bad_record(value: Any) -> None:
         ({"deep": [1, float("inf")]}, "holds inf"),
         (object(), "holds a value of type object, which JSON does not have"),
     ],
-    ids=repr,
+    ids=["bytes", "bytearray", "view", "deep bytes", "nan", "inf", "deep inf", "object"],
 )
 def test_what_json_has_no_word_for_is_told_with_its_field(value: Any, said: str) -> None:
     """The encoder would send base64 and null, which nobody meant: field and remedy are named; unused, it may be."""
