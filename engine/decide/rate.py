@@ -35,11 +35,13 @@ _NEAR = 0.95  # of the rate last believed in: from there on one refusal is enoug
 _MOST = 0.5  # refused at once after a cut: still far above the limit
 _USUAL = 0.02  # of requests refused below that rate: from there on it is the endpoint's way, and no limit
 _EXCESS = 0.1  # of refusals, beyond twice the usual
-_FALLS = 3  # computed limits in a row, each this much lower than the one before: they do not explain the refusals
-_LOWER = 0.85
+_FALLS = 3  # limits, each this much lower than the one before, and together so far: they do not explain the refusals
+_LOWER, _FALLEN = 0.93, 0.61
+_RISES = 2  # limits in a row that are not lower: that was no fall
 _FULL = 0.9
 _LOOKS = 2.0  # times as long as one request takes of the rate: more time without a look was idle
 _LEAST_PROBE_S, _MOST_PROBE_S = 0.5, 4.0  # between requests while nothing is let in
+_DRY_REFUSALS, _DRY_GAPS = 3, 4.0  # with so many refusals, and so many times as long as requests are apart
 _DRY_S = 3.0  # refusals alone: no more cuts
 _CLOSED_S = 5.0  # without anything let in: a limit on a window of time, or a bucket so slow that it does not matter
 _MINUTE_SHARE = 0.5  # of what the last sixty seconds let in: no cut goes below it
@@ -140,7 +142,7 @@ class _Quota:
         self._refusals = _Refusals()
         self.named = False
         self._is_computed = False
-        self._falls = 0
+        self._falls = self._rises = 0
         self._before_falls: float | None = None
         self._known: float | None = None  # per second, as all rates here
         self._top: float | None = None
@@ -150,6 +152,7 @@ class _Quota:
         self._emptied_s: float | None = None
         self._opened_s: float | None = None  # first let in after a time in which nothing was
         self._dry_since_s: float | None = None  # first refused of those since which nothing was let in
+        self._dry_refusals = 0
         self._probe_s = 0.0  # between requests while nothing is admitted; 0 while something is
         self._next_probe_s = -math.inf
         self._first_s = math.inf
@@ -211,6 +214,7 @@ class _Quota:
         measured = self._is_measured(ticket_at_s)
         shows = self._refusals.show_limit(paced=self.rate is not None, near=near, calm=self._is_calm, measured=measured)
         self._dry_since_s = ticket_at_s if self._dry_since_s is None else self._dry_since_s
+        self._dry_refusals += 1
         if self._top is not None and now - self._dry_since_s >= _DRY_S:
             # Nothing comes through, so another cut would be about the same limit. Ask now and then when that ends.
             self._probe_s = min(_MOST_PROBE_S, 2 * self._probe_s or _LEAST_PROBE_S)
@@ -243,8 +247,10 @@ class _Quota:
         if self._dry_since_s is None or ticket_at_s <= self._dry_since_s:
             return None
         dry_s, dry_since_s = ticket_at_s - self._dry_since_s, self._dry_since_s
-        was_probing, self._probe_s, self._dry_since_s = self._probe_s > 0, 0.0, None
-        if not was_probing or dry_s < _CLOSED_S:
+        refusals, self._dry_refusals = self._dry_refusals, 0
+        self._probe_s, self._dry_since_s = 0.0, None
+        usual_s = max(1.0, self._sent.mean) / (self.rate or math.inf)  # between two requests
+        if self._top is None or refusals < _DRY_REFUSALS or dry_s < max(_CLOSED_S, _DRY_GAPS * usual_s):
             return None
         # A limit on a window of time lets nothing in until the window has passed: what it let in before, over the time
         # from the last opening to this one, is the limit. The cuts meanwhile were about nothing.
@@ -252,16 +258,24 @@ class _Quota:
         _, amount = self._sent.between(began_s - 1e-9, dry_since_s)
         self._top, self._cut_to, self._is_computed = max(amount, 1) / (ticket_at_s - began_s), _CUT, True
         self._opened_s = self._emptied_s = ticket_at_s
+        self._falls, self._before_falls = 0, None
         self._used_s, self._level, self._recover_s = 0.0, 0.0, _MAX_RECOVER_S
+        if self.dimension == "tokens" and not self.named:
+            self._top = None  # nobody has named tokens: what requests allow is enough to know, and batches may grow
         return f"nothing was let in for {dry_s:.0f} s"
 
     def _note_fall(self, before: float | None, share: float) -> None:
         """A limit that was computed is right. Where the next ones are lower and lower, refusals have another reason."""
-        if before is None or self._top is None or self._top >= before or self._before_falls is None:
-            self._falls, self._before_falls = 0, self._top if self._is_computed else None
+        top = self._top
+        if top is None:
             return
-        self._falls += self._top < _LOWER * before
-        if self._falls >= _FALLS and self._before_falls is not None:
+        lower = before is not None and top < _LOWER * before
+        self._rises = 0 if lower else self._rises + 1
+        if self._before_falls is None or self._rises >= _RISES or top >= self._before_falls:
+            self._falls, self._before_falls = 0, top if self._is_computed else None
+            return
+        self._falls += lower
+        if self._falls >= _FALLS and top < _FALLEN * self._before_falls:
             self._refusals.take_for_usual(share)
             self._top, self._falls = self._before_falls, 0
 

@@ -13,6 +13,7 @@ _CALM = 1000
 _OUTCOMES = 60
 _REFUSED_SHARE = 0.6  # of the last with so many in flight or more, and at least eight: the limit has fallen
 _REFUSALS = 8
+_FIRST_REFUSALS, _FIRST_SHARE = 2, 0.4  # the same, where more than so many in flight were not borne yet
 _RECOVER_S = 10.0
 
 
@@ -62,10 +63,12 @@ class Refusals:
         self._accidents += calm
         if self._calm > _CALM:
             self._calm, self._accidents = self._calm / 2, self._accidents / 2
-        if not calm and self._accidents < _USUAL * (self._calm + 50):
-            return True
         ends = [refused for least, refused in self._last if least >= in_flight]
-        return sum(ends) >= max(_REFUSALS, _REFUSED_SHARE * len(ends))
+        refused = sum(ends)
+        if not calm and self._accidents < _USUAL * (self._calm + 50):
+            # What is above a limit is refused, nearly every time; what comes at random is not.
+            return refused >= max(_FIRST_REFUSALS, _FIRST_SHARE * len(ends))
+        return refused >= max(_REFUSALS, _REFUSED_SHARE * len(ends))
 
     def _is_calm(self, in_flight: int) -> bool:
         """Whether clearly more than so many were in flight and not refused a moment ago."""

@@ -133,10 +133,11 @@ def test_it_reaches_the_cap_of_a_server_that_does_not_feel_it_in_a_few_rounds(ca
 
 @pytest.mark.parametrize("capacity", [1, 3, 10, 30, 100])
 def test_it_follows_the_capacity_of_a_server_that_refuses(capacity: int) -> None:
-    """At least 85 % of the throughput there is, and under 10 % of the requests refused (under 2 % from 10 on)."""
+    """At least 85 % of the throughput there is, and under 15 % of the requests refused (under 4 % from 10 on): two
+    refusals are needed to tell a limit from an accident."""
     run = Run(Window(), flat, until_s=120, capacity=lambda _: capacity)
     assert run.per_second(30, 120) >= 0.85 * capacity / 0.75
-    assert run.refused <= (0.02 if capacity >= 10 else 0.15) * len(run.ends)
+    assert run.refused <= (0.04 if capacity >= 10 else 0.15) * len(run.ends)
 
 
 def test_a_capacity_that_halves_and_comes_back_is_followed_without_a_stall() -> None:
@@ -169,9 +170,9 @@ def test_another_batch_size_does_not_read_as_congestion(first: int, then: int) -
     assert sum(size == 64 for size in after) >= 0.6 * len(after)
 
 
-@given(st.integers(2, 200), st.integers(1, 200))
+@given(st.integers(2, 200), st.integers(2, 200))
 def test_one_episode_of_refusals_is_one_cut(first: int, refusals: int) -> None:
-    """However many requests of the old window are refused; the first refusal after it cuts again."""
+    """However many requests of the old window are refused; refusals after it cut again."""
     window = Window(cap=256, first=first)
     tickets = [window.admitted(0.0, in_flight=first) for _ in range(refusals)]
     for ticket in tickets:
@@ -180,8 +181,21 @@ def test_one_episode_of_refusals_is_one_cut(first: int, refusals: int) -> None:
     assert once == max(1, int(0.8 * first + 1e-9))
     assert len(window.history) == 1
     assert "429" in window.history[0].reason
-    window.observe_rate_limited(window.admitted(2.0, in_flight=once), 3.0)
+    for _ in range(2):
+        window.observe_rate_limited(window.admitted(2.0, in_flight=once), 3.0)
     assert window.size < once or once == 1
+
+
+def test_a_lone_refusal_is_no_limit() -> None:
+    """Nor are refusals among replies to as many in flight: the window goes on growing."""
+    window = Window(cap=64)
+    for number in range(400):
+        ticket = window.admitted(number, in_flight=window.size)
+        if number % 10 == 3:
+            window.observe_rate_limited(ticket, number + 0.1)
+        else:
+            window.observe_success(ticket, number + 1.0, latency_s=1.0, uncached_input_tokens=100, output_tokens=10)
+    assert window.size == 64
 
 
 def test_what_is_not_used_does_not_grow_and_is_not_cut() -> None:

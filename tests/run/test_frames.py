@@ -106,7 +106,11 @@ def test_rows_are_records(kind: Any) -> None:
     assert list(frame_rows(frame)) == [{"id": 1, "text": "a"}, {"id": 2, "text": "b"}]
 
 
-@pytest.mark.parametrize("records", [[], ["a"], {"columns": 1}, iter(()), "columns"], ids=["none", "list", "mapping", "iterator", "text"])
+@pytest.mark.parametrize(
+    "records",
+    [[], ["a"], {"columns": 1}, iter(()), "columns"],
+    ids=["none", "list", "mapping", "iterator", "text"],
+)
 def test_other_records_are_no_frame(records: Any) -> None:
     """Lists, mappings, texts and iterators are taken as they are."""
     assert not is_frame(records)

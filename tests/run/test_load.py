@@ -72,7 +72,7 @@ def test_a_refusal_that_names_a_rate_leaves_the_window_alone() -> None:
     cases: list[tuple[QuotaOf | None, bool]] = [("tokens", False), (None, True)]
     for limit, cut in cases:
         load = Load(Limits(max_concurrency=8))
-        tickets = [send(load, 0.0, in_flight=number + 1) for number in range(8)]
+        tickets = [send(load, 0.0, in_flight=min(8, number + 1)) for number in range(10)]
         for ticket in tickets:
             fault = Fault(kind=FaultKind.RATE_LIMIT, message="", status=429, limit=limit)
             load.ended(ticket, fault, USAGE, latency_s=0.1, now=1.0)
