@@ -178,7 +178,7 @@ def _found(report: Report) -> Iterator[str]:
     window, rate = report.window, report.rate
     if window is not None and window.settled is not None and (window.configured is None or window.moves):
         most = report.requests.peak_in_flight
-        yield f"{window.settled} in flight at the end" + (f", {most} at the most" if most != window.settled else "")
+        yield f"{window.settled} in flight at the end" + (f", {most} at the most" if most > window.settled else "")
     if rate is None:
         return
     for unit, per_minute in (("requests", rate.requests_per_minute), ("tokens", rate.tokens_per_minute)):

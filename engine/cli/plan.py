@@ -75,9 +75,10 @@ def plan_command(
         raise ConfigError(f"--report: {report} is a file; name a folder")
     with closing(iter(source_for(loaded, input))) as raws:
         plan = make_plan(loaded, raws, settings.config, wishes, task_name=task, input_name=input)
+    page = None if report is None else write_plan(report, plan)  # before anything is said: nobody may be reading
     print_plan(plan)
-    if report is not None:
-        click.echo(write_plan(report, plan))
+    if page is not None:
+        click.echo(page)
     return ALL_ANNOTATED
 
 

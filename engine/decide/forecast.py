@@ -36,12 +36,15 @@ class Corpus(msgspec.Struct, frozen=True, kw_only=True):
     :ivar asked: different inputs, or all records where copies are asked again.
     :ivar entry_tokens: of those counted, by our own count.
     :ivar deviation: standard deviation of the tokens of all that is asked; 0 where all were counted.
+    :ivar alone_share: of the records, those that are asked alone whatever the batch size: the guard of neighbours
+        suspects them.
     """
 
     records: int
     asked: int
     entry_tokens: Sequence[int]
     deviation: float = 0.0
+    alone_share: float = 0.0
 
     @property
     def scale(self) -> float:
@@ -138,7 +141,8 @@ def forecasts(corpus: Corpus, terms: Terms, given: Given, *, batch_sizes: Sequen
 def _forecast(
     corpus: Corpus, terms: Terms, given: Given, size: int, alone: float, rng: random.Random
 ) -> Forecast:  # fmt: skip
-    requests = max(1, round(_requests(corpus, terms, given, size, rng)))
+    packed = _requests(corpus, terms, given, size, rng)
+    requests = max(1, round(packed + corpus.alone_share * (corpus.asked - packed)))
     input_tokens = _input_tokens(corpus, terms, requests=requests)
     static = terms.static_tokens * terms.input_ratio * requests
     output = terms.output_call * requests + terms.output_record * corpus.asked

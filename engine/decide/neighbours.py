@@ -28,7 +28,7 @@ _LOG_ALARM = math.log(0.3)  # odds on an order, from which on a batch is not acc
 _LOG_BELIEVED = math.log(0.2)  # the same for part of a disturbed batch
 _TOO_MANY = 0.3  # of the batches alarm for nothing: the canaries say nothing of this model
 _TOO_MANY_AFTER = 20
-_SCREEN_SHARE = 0.02
+SCREEN_SHARE = 0.02
 _SCREEN_AFTER = 400
 _MOST_SUSPECTS = 1_000  # that are remembered by name
 
@@ -69,7 +69,7 @@ class NeighbourGuard:
     @property
     def screens_alone(self) -> bool:
         """Whether records that the screen finds are asked alone; a corpus that is full of them asks them together."""
-        return self._seen < _SCREEN_AFTER or self.screened <= _SCREEN_SHARE * self._seen
+        return self._seen < _SCREEN_AFTER or self.screened <= SCREEN_SHARE * self._seen
 
     def note_screened(self, records: int, *, found: bool) -> None:
         """So many records go on their way, which the screen did or did not find."""

@@ -10,6 +10,8 @@ import msgspec
 from engine.decide.distinct_sample import DistinctSample
 from engine.decide.estimates import ENTRY_TOKENS
 from engine.decide.forecast import Corpus
+from engine.decide.neighbours import SCREEN_SHARE
+from engine.decide.neighbours_screen import speaks_of_others
 from engine.decide.prompts import input_text
 from engine.decide.records import RecordReader
 from engine.vocabulary.errors import InputError
@@ -34,17 +36,18 @@ class Counted(msgspec.Struct, frozen=True, kw_only=True):
 
 def count_corpus(
     raws: Iterable[RawRecord], task: Task, count: Callable[[str], int], *, name: str, most: int, deduplicate: bool,
-    look_for: Collection[bytes] = (),
+    look_for: Collection[bytes] = (), screens: bool = False,
 ) -> Counted:  # fmt: skip
     """Read a source once, and count the tokens of a bounded number of different inputs. Blocks.
 
     :param count: tokens of a text.
     :param most: inputs whose tokens are kept; where there are more, they are a fair sample.
     :param deduplicate: identical inputs are asked once.
+    :param screens: texts that give orders about other records are asked alone.
     :raises InputError: it holds no record that could be asked about.
     """
     read, sample = RecordReader(task).read, DistinctSample(most=most)
-    bad = 0
+    bad = suspected = 0
     problems: list[str] = []
     found: dict[bytes, int] = {}
     for raw in raws:
@@ -53,6 +56,7 @@ def count_corpus(
             bad += 1
             problems += [f"line {record.line}: {record.message}"] if len(problems) < _SHOWN_PROBLEMS else []
             continue
+        suspected += screens and speaks_of_others(record.input)
         digest = record.digest if deduplicate else _of_its_own(record)
         looked_for, wanted = record.digest in look_for, sample.wants(digest)
         if not (wanted or looked_for):
@@ -69,6 +73,7 @@ def count_corpus(
         asked=sample.distinct,
         entry_tokens=sample.sizes,
         deviation=sample.total_deviation(),
+        alone_share=share if (share := suspected / sample.records) <= SCREEN_SHARE else 0.0,
     )
     return Counted(corpus=corpus, bad=bad, problems=problems, found=found)
 

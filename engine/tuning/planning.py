@@ -63,6 +63,7 @@ def make_plan(
         name=input_name,
         most=wishes.sample,
         deduplicate=config.packing.deduplicate,
+        screens=config.quality.neighbours != "off",
         look_for={digest for call in calls for digest in call.digests},
     )
     terms, learned = learned_terms(terms, calls, counted.found)

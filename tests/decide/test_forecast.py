@@ -97,3 +97,12 @@ def test_time_is_what_binds() -> None:
     assert (tokens.time_s, tokens.bound_by) == (60 * 100_000 / 10_000, "itpm")
     (unknown,) = forecast(entries, [10], latency=latency)
     assert (unknown.time_s, unknown.bound_by) == (None, None)
+
+
+def test_what_is_asked_alone_pays_the_static_prompt_each_time() -> None:
+    """One record in a hundred alone: at B=10 a tenth more requests."""
+    corpus = Corpus(records=1_000, asked=1_000, entry_tokens=[50] * 1_000, alone_share=0.01)
+    terms = Terms(static_tokens=500, output_call=4.0, output_record=10.0)
+    given_ = Given(limits=Limits(), packing=Packing(), prices=None, concurrency=None)
+    alone, ten = forecasts(corpus, terms, given_, batch_sizes=[1, 10], seed=0)
+    assert (alone.requests, ten.requests) == (1_000, 109)
