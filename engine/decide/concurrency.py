@@ -119,12 +119,16 @@ class Window:
     All times `now` are seconds of one clock.
     """
 
-    def __init__(self, *, cap: int = DEFAULT_CAP, first: int = _FIRST, seeks: bool = True) -> None:
+    def __init__(
+        self, *, cap: int = DEFAULT_CAP, first: int = _FIRST, seeks: bool = True, most_s: float = math.inf
+    ) -> None:
         """
         :param cap: never more than this.
         :param first: where the slow start begins.
         :param seeks: False for a number that was given: it stays at the cap, but where so many are refused.
+        :param most_s: that a request may take on average, or the window is not made larger.
         """
+        self._most_s = most_s
         self._cap = max(1, cap)
         self._seeks = seeks
         self._wanted = self._size = min(max(1, first), self._cap) if seeks else self._cap
@@ -301,7 +305,8 @@ class Window:
             self._misses = 0 if gain >= _GAIN else self._misses + 1
         mean_s = self._round.latency_s / self._round.weight
         self._store_round()
-        if self._misses >= _MISSES or (self._misses and mean_s > _LONG_S) or self._size >= self._cap:
+        slow = self._misses and mean_s > _LONG_S
+        if self._misses >= _MISSES or slow or self._size >= self._cap or mean_s > self._most_s:
             self._settle(now)
             return
         if self._wanted <= self._size:

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-_REQUEST_SHARE = 0.65
+REQUEST_SHARE = 0.65
+"""Of the target, that a request may take; the rest is for waiting."""
 _MEAN_SHARE = 0.5  # of the target, for the mean: what is at 95 % is about twice that
 _NEAR = (0.6, 0.85)  # of the target: between them nothing is moved
 _STEP = 1.25
@@ -122,15 +123,15 @@ class LatencyTarget:
         if len(took) < _LEAST // 2:
             return
         self._since_size = 0
-        allowed_s = _REQUEST_SHARE * self.target_s
+        allowed_s = REQUEST_SHARE * self.target_s
         p95_s = percentile(took, 95)
         new = self._size
+        self.is_out_of_reach = size == 1 and p95_s > self.target_s
         if p95_s > allowed_s:
             new = min(new, max(1, min(size - 1, math.floor(size * max(0.25, allowed_s / p95_s)))))
             if size >= self._too_large and now >= self._again_at_s:
                 self._wait_s = min(2 * self._wait_s, _MAX_WAIT_S)  # it was tried again, in vain
             self._too_large, self._again_at_s = size, now + self._wait_s
-            self.is_out_of_reach = size == 1 and p95_s > self.target_s
         elif p95_s < _SLACK * allowed_s and size >= 0.8 * self._size:
             most = self._most if now >= self._again_at_s else min(self._most, self._too_large - 1)
             new = max(new, min(most, max(new + 1, math.floor(new * _STEP))))

@@ -25,9 +25,6 @@ from engine.vocabulary.errors import RunStopped, StoreError
 from engine.vocabulary.values import ASKS, Batch, Completion, Fault, FaultKind, Item, RecordError, Result, Usage
 
 _UNKEYED_REPLIES = 2
-_OUT_OF_REACH = (
-    "the target of {:g} s for 95 % of the records cannot be met: a request with one record alone takes longer"
-)
 _ABOUT_CONTENT = frozenset({FaultKind.REJECTED, FaultKind.FILTERED, FaultKind.CONTEXT})
 
 Emit = Callable[[Result], Awaitable[None]]
@@ -326,8 +323,6 @@ class Caller:
             ends += [settled, *same]
         if state.target is not None:
             state.target.observe_records(now, [end.row.latency_s for end in ends])
-            if state.target.is_out_of_reach:
-                state.counters.notice(_OUT_OF_REACH.format(state.target.target_s))
         return ends
 
     async def _late_copies(self, settled: list[Settled]) -> list[Settled]:

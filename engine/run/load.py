@@ -5,9 +5,12 @@ Joins the two controls of `decide`. The pacer holds what the user gave; what is 
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 from engine.decide.concurrency import Ticket, Window
+from engine.decide.latency_target import REQUEST_SHARE
 from engine.decide.rate import Dimension, DiscoveredRate, RateTicket
 from engine.vocabulary.config import Limits
 from engine.vocabulary.values import Completion, Fault, FaultKind, Quota, QuotaOf, Usage
@@ -29,8 +32,10 @@ class LoadTicket(msgspec.Struct, frozen=True, kw_only=True):
 class Load:
     """One for a pipeline: `sent` gives a ticket for each request, `ended` takes it back."""
 
-    def __init__(self, limits: Limits) -> None:
-        self.window = Window(cap=limits.most_in_flight, seeks=limits.max_concurrency is None)
+    def __init__(self, limits: Limits, *, target_s: float | None = None) -> None:
+        """:param target_s: a latency target of records, of which a request may take a share."""
+        most_s = math.inf if target_s is None else REQUEST_SHARE * target_s
+        self.window = Window(cap=limits.most_in_flight, seeks=limits.max_concurrency is None, most_s=most_s)
         self.rate = DiscoveredRate()
         self._given: dict[QuotaOf, float | None] = {
             "requests": limits.requests_per_minute,

@@ -64,7 +64,7 @@ class RunState:
         self.rng = random.Random(config.seed)
         self.queue = WorkQueue(max_wait_s=config.packing.max_wait_s)
         self.pacer = Pacer(config.limits)
-        self.load = Load(config.limits)
+        self.load = Load(config.limits, target_s=config.target_p95_s)
         self.counters.window, self.counters.rate = self.load.window, self.load.rate
         self.batch_size: BatchSize = make_batch_size(config)
         self.target: LatencyTarget | None = None

@@ -5,21 +5,24 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
+from engine.testing import virtual_time
 from engine.testing.simulator.answers import stable_label
-from engine.testing.simulator.command import SimulatorConfig
+from engine.testing.simulator.command import SimulatorConfig, build_endpoint
+from engine.testing.simulator.endpoint import SimulatedEndpoint
 from engine.testing.simulator.profiles import named_profile
 from engine.testing.simulator.rates import FaultRates
+from engine.testing.simulator.transport import InProcessTransport, SimulatedReply
 from engine.vocabulary.config import Limits, Packing, Prices, Quality, RunConfig
 from engine.vocabulary.errors import ConfigError, RunStopped
 from engine.vocabulary.task import Field, FieldType
-from support import LABELS, make_config, make_records, make_task, simulate
+from support import LABELS, annotate_all, make_config, make_records, make_task, simulate
 
 
 def test_every_record_is_answered_once_with_its_own_answer() -> None:
@@ -438,3 +441,31 @@ def test_an_error_of_the_endpoint_s_own_is_not_taken_for_billed() -> None:
     outcome = simulate(make_records(200), make_config(10), SimulatorConfig(faults={"http_500": 0.3}, seed=1))
     assert outcome.counters.retried > 0
     assert outcome.counters.unconfirmed_input == outcome.counters.unconfirmed_output == 0
+
+
+def test_a_latency_target_keeps_the_window_from_growing_into_a_queue() -> None:
+    """Four slots of 1.5 s: with a target of 3 s nobody needs to find out how long sixty-four in flight take."""
+    endpoint = build_endpoint(SimulatorConfig())
+    transport = Queueing(endpoint, slots=4, takes_s=1.5)
+    config = RunConfig(target_p95_s=3.0)
+    records = make_records(1_500)
+    outcome = virtual_time.run(annotate_all, records, transport, config, virtual_time=True)
+    outcome.assert_each_once(records)
+    assert outcome.counters.window is not None
+    assert max(move.new for move in outcome.counters.window.history) <= 12
+    last = sorted(result.latency_s for result in outcome.results[-300:])
+    assert last[285] <= 2 * 3.0
+
+
+class Queueing(InProcessTransport):
+    """Serves so many at once, each in the same time; the others wait."""
+
+    def __init__(self, endpoint: SimulatedEndpoint, *, slots: int, takes_s: float) -> None:
+        super().__init__(endpoint)
+        self._slots, self._takes_s = anyio.Semaphore(slots), takes_s
+
+    async def post(self, url: str, *, body: bytes, headers: Mapping[str, str], **timeouts: float) -> SimulatedReply:
+        """When there is a slot."""
+        async with self._slots:
+            await anyio.sleep(self._takes_s)
+            return await super().post(url, body=body, headers=headers, **timeouts)
