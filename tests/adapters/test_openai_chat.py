@@ -527,7 +527,7 @@ def test_contents_in_all_their_forms(message: dict[str, Any], text: str, refusal
         (None, "", None),
         (7, "", None),
         ("content_filter", "content_filter", "content filter"),
-        ("content_filter: PROHIBITED_CONTENT", "content_filter: prohibited_content", "content filter"),
+        ("content_filter: PROHIBITED_CONTENT", "content_filter", "content filter"),
     ],
 )
 def test_reasons_for_the_end(said: Any, reason: str, refusal: str | None) -> None:
@@ -662,3 +662,15 @@ def test_any_reply_is_an_outcome(status: int, body: bytes) -> None:
     outcome, tries = run(ask, make_chat(ScriptedTransport(answer)))
     assert isinstance(outcome, Completion | Fault)
     assert tries <= 4
+
+
+@pytest.mark.parametrize("reason", ["sk-Secret-Key", "sk-secret-key", "stop " * 50, "x" * 10_000])
+def test_a_reason_for_the_end_is_a_known_word_or_none(reason: str) -> None:
+    """It goes into the store and the log, and an endpoint may put our key there."""
+    choice = {"message": {"content": "{}"}, "finish_reason": reason}
+    outcome = read_completion(msgspec.json.encode({"choices": [choice]}))
+    assert isinstance(outcome, Completion)
+    assert outcome.finish_reason == "other"
+    known = read_completion(msgspec.json.encode({"choices": [choice | {"finish_reason": "LENGTH"}]}))
+    assert isinstance(known, Completion)
+    assert known.finish_reason == "length"

@@ -37,7 +37,11 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _OURS = ("messages", "stream", "n")
 _MAX_TOKENS = 100_000_000  # beyond this a usage figure is absurd
 _HIDDEN_TOKENS = 200_000  # beside what we sent and got: a provider's own prompt, its searches, reasoning
-_MOST_REASON = 100  # characters of a reason for the end
+_REASONS = frozenset({
+    "stop", "length", "content_filter", "tool_calls", "function_call", "error", "end_turn", "eos", "eos_token",
+    "stop_sequence", "max_tokens", "model_length", "insufficient_system_resource", "safety", "recitation", "abort",
+})  # fmt: skip
+"""Why a reply may end. Any other word is kept as ``other``: it may be anything, our own key included."""
 _DOUBTS = 2  # in vain, of the format: the two probes that a run begins with may both be bad
 
 
@@ -325,13 +329,19 @@ def read_completion(body: bytes, *, most: Usage | None = None) -> Completion | F
         choice = document["choices"][0]
         message = choice["message"]
         text, refusal = _text(message.get("content")), _text(message.get("refusal"))
-        finish_reason = _text(choice.get("finish_reason")).lower()[:_MOST_REASON]
+        finish_reason = _reason(_text(choice.get("finish_reason")).lower())
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         return _not_a_completion(body[:MAX_ERROR_BYTES])
     if not refusal and finish_reason.startswith("content_filter"):
         refusal = "content filter"
     usage = read_usage(document.get("usage"), most=most)
     return Completion(text=text, finish_reason=finish_reason, refusal=refusal or None, usage=usage)
+
+
+def _reason(word: str) -> str:
+    if word.startswith("content_filter"):
+        return "content_filter"
+    return word if word in _REASONS or not word else "other"
 
 
 def _text(content: Any) -> str:
