@@ -146,7 +146,10 @@ class RunState:
 
     def room(self, items: int) -> Room:
         """What a request with so many records at the most may hold besides its static part."""
-        room = request_room(self.estimates, self.config.packing, self.config.limits, items=items)
+        limits, found = self.config.limits, self.load.per_minute("tokens")
+        if found is not None and limits.tokens_per_minute is None:
+            limits = msgspec.structs.replace(limits, tokens_per_minute=found)
+        room = request_room(self.estimates, self.config.packing, limits, items=items)
         guard = self.neighbours.guard
         if not guard.uses_canaries:
             return room
