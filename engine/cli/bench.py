@@ -35,7 +35,7 @@ from engine.cli.bench_options import Asked, asked_of, bench_options, shared_opti
 from engine.cli.bench_text import print_bench, print_plan
 from engine.cli.exits import ALL_ANNOTATED, STOPPED
 from engine.cli.interrupts import Interrupts, with_interrupts
-from engine.cli.logs import logging_as
+from engine.cli.logs import logging_as, logging_refusals
 from engine.cli.options import Settings
 from engine.decide.pricing import cost_usd
 from engine.run.compose import fitted, open_workbench
@@ -57,7 +57,8 @@ def bench_command(task: str, input: str, **options: Any) -> int:
     at random times at given rates. Prints the throughput-latency curve, its knee, what bound it, waste and cost, and
     writes all of it to a file. Answers are thrown away. Ctrl-C ends it with what it has.
     """
-    asked = asked_of(task, input, options)
+    with logging_refusals(options, task, input, str(options["output"])):
+        asked = asked_of(task, input, options)
     with logging_as(asked.settings.log, endpoint=asked.settings.endpoint):
         return anyio.run(with_interrupts, partial(_measured, asked))
 

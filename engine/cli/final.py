@@ -14,6 +14,7 @@ from engine.report import sentences, words
 from engine.report.document import Percentiles, Report
 
 _LABEL_WIDTH = 12
+_LONG_PAUSE_S = 10.0
 _MUCH = 1.5  # times the most that was sent in a minute: a limit above it was not reached
 
 
@@ -152,6 +153,9 @@ def _speed(report: Report) -> Iterator[Row]:
         if report.limits.bound_by is not None:
             said.append(f"held back by {sentences.BINDING[report.limits.bound_by]}")
         yield Row("throughput", said)
+    if report.queue_wait_s.pause > _LONG_PAUSE_S:
+        paused = words.duration(report.queue_wait_s.pause)
+        yield Row("paused", [f"{paused} in all, after errors or as the endpoint asked"])
     found = list(_found(report))
     if found:
         yield Row("found out", found)

@@ -9,16 +9,17 @@ import json
 import logging
 import os
 import queue
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from logging.handlers import QueueHandler, QueueListener
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
 
-from engine.run.log import LOGGER, PROCESS, Event
+from engine.run.log import LOGGER, PROCESS, Event, log_error
 from engine.vocabulary.config import Endpoint
 from engine.vocabulary.errors import ConfigError
 from engine.vocabulary.secrets import HIDDEN, has_secret_form, names_secret
@@ -135,6 +136,31 @@ def logging_as(wish: Wish, *, endpoint: Endpoint | None = None) -> Iterator[None
             click.echo(f"annotate: {handler.left_out:,} lines of the log were left out: writing was too slow", err=True)
         if file is not None:
             os.close(file)
+
+
+@contextmanager
+def logging_refusals(options: Mapping[str, Any], *files: str | None) -> Iterator[None]:
+    """Log what ends the block before the log is open: a missing file, options that do not go together.
+
+    :param options: of the command line; the values of `headers` are taken out.
+    :param files: that the command reads or writes: none of them is taken for a log because an error names it.
+    """
+    try:
+        yield
+    except (click.Abort, BrokenPipeError):
+        raise
+    except Exception as error:
+        wish = Wish(json=options["log_json"], level=options["log_level"])
+        if not (wish.json is not None and _is_one_of(wish.json, files)):
+            told = ConfigError(error.format_message()) if isinstance(error, click.ClickException) else error
+            shown = Endpoint(base_url="", model="", headers=dict(options.get("headers") or {}))
+            with suppress(ConfigError), logging_as(wish, endpoint=shown):
+                log_error(told)
+        raise
+
+
+def _is_one_of(path: str, files: Sequence[str | None]) -> bool:
+    return path != STANDARD_ERROR and Path(path).resolve() in {Path(file).resolve() for file in files if file}
 
 
 def _opened(path: str) -> int:

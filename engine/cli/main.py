@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import click
 
 from engine.cli.bench import bench_command
-from engine.cli.console import silence_stdout
+from engine.cli.console import UNWRITABLE, silence_stdout
 from engine.cli.exits import ALL_ANNOTATED, BUG, STOPPED, WRONG_USAGE
 from engine.cli.export import export_command
 from engine.cli.init import init_command
@@ -24,6 +26,8 @@ from engine.cli.show import show_command
 from engine.cli.simulate import simulate_command
 from engine.cli.tune import tune_command
 from engine.vocabulary.errors import EngineError, RunStopped
+
+_SENDING = ("run", "retry", "bench", "tune")
 
 
 class _Annotate(click.Group):
@@ -40,7 +44,10 @@ class _Annotate(click.Group):
         """Run the command line and exit. The arguments are kept, to be shown in "go on with"."""
         words = list(sys.argv[1:] if args is None else args)
         run = super().main
-        sys.exit(_exit_code(lambda: run(words, "annotate", complete_var, standalone_mode=False, obj=words, **extra)))
+        code = _exit_code(
+            lambda: run(words, "annotate", complete_var, standalone_mode=False, obj=words, **extra), _unwritten(words)
+        )
+        sys.exit(_flushed(code, _unwritten(words)))
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a subcommand. It may find that nobody reads its output any more, which is not its fault."""
@@ -81,8 +88,11 @@ def main() -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _exit_code(command: Callable[[], Any]) -> int:
-    """A user's mistake is one clear line and an exit code; only a bug shows its trace."""
+def _exit_code(command: Callable[[], Any], unwritten: int) -> int:
+    """A user's mistake is one clear line and an exit code; only a bug shows its trace.
+
+    :param unwritten: the code where standard output, or standard error, cannot be written.
+    """
     try:
         return command() or ALL_ANNOTATED
     except click.exceptions.Abort:
@@ -100,7 +110,9 @@ def _exit_code(command: Callable[[], Any]) -> int:
     except EngineError as error:
         _say(str(error))
         return WRONG_USAGE
-    except Exception:  # noqa: BLE001 - the last resort
+    except Exception as error:  # noqa: BLE001 - the last resort
+        if _is_unwritable(error):
+            return _told_unwritten(error, unwritten)
         traceback.print_exc()
         _say("this is a bug in annotation-engine, and what was answered is kept. Please report the lines above")
         return BUG
@@ -114,7 +126,46 @@ def _usage(error: click.ClickException) -> str:
 
 
 def _say(text: str) -> None:
-    click.echo(f"annotate: {text}", err=True)
+    with suppress(OSError):  # the exit code says it all the same
+        click.echo(f"annotate: {text}", err=True)
+
+
+# -- standard output that cannot be written ----------------------------------------------------------------------------
+
+
+def _unwritten(words: Sequence[str]) -> int:
+    """The exit code for it: that of a run that stopped, where something may have been sent."""
+    sends = next((word for word in words if not word.startswith("-")), None) in _SENDING
+    return STOPPED if sends and "--show-prompt" not in words else WRONG_USAGE
+
+
+def _is_unwritable(error: BaseException) -> bool:
+    """Whether click or rich raised it as they wrote to a stream. A file's that nobody put into words is a bug."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    writer = frames[-1].f_globals.get("__name__", "") if frames else ""
+    return isinstance(error, OSError) and error.errno in UNWRITABLE and writer.startswith(("click.", "rich."))
+
+
+def _told_unwritten(error: BaseException, code: int) -> int:
+    """One line, and nothing left for the interpreter to flush and to complain of at its end."""
+    reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+    silence_stdout()
+    _say(f"standard output cannot be written: {reason}")
+    return code
+
+
+def _flushed(code: int, unwritten: int) -> int:
+    """Flush what the interpreter would flush at its end, with a trace and an exit code of its own."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        silence_stdout()
+    except OSError as error:
+        if code == ALL_ANNOTATED:
+            return _told_unwritten(error, unwritten)
+        silence_stdout()
+    return code
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ LINE_EVERY_S = 5.0
 DRAW_EVERY_S = 0.25
 
 _RECENT_S = 30.0
+_LONG_PAUSE_S = 10.0  # from here on it is told how long: a person may rather come back later
 _MIN_SPAN_S = 2.0
 _MIN_BAR = 10
 _MIN_WIDTH = 20
@@ -43,6 +44,8 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     """What there is to show at one moment. `total`, `per_s` and `left_s` are None while they are not known.
 
     :ivar held_by: what the next request waits for while nothing is in flight.
+    :ivar has_sent: this run sent a request, whatever came of it.
+    :ivar paused_s: what is left of a pause that holds it.
     :ivar per_s: records that ended by this run's doing, per second, of late.
     """
 
@@ -56,11 +59,13 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     held_by: str | None
     per_s: float | None
     left_s: float | None
+    has_sent: bool = False
+    paused_s: float = 0.0
 
     @property
     def checking(self) -> bool:
         """Nothing has been asked or answered yet: the input is being read, or the model is being loaded."""
-        return not (self.done or self.tokens or self.in_flight)
+        return not (self.done or self.tokens or self.in_flight or self.has_sent)
 
 
 class Pace:
@@ -94,6 +99,7 @@ class Watch:
         done, total = counters.records_done, counters.records_total
         # Answers from the store come in no time, and would make a rate that nobody gets again.
         per_s = None if now is None else self._pace.per_s(now, done - counters.records_stored)
+        held_by = None if now is None or counters.in_flight else counters.held_by()
         return View(
             done=done,
             total=total,
@@ -102,7 +108,9 @@ class Watch:
             tokens=counters.tokens_input + counters.tokens_output,
             usd=self._usd(),
             in_flight=counters.in_flight,
-            held_by=None if now is None or counters.in_flight else counters.held_by(),
+            held_by=held_by,
+            has_sent=counters.first_sent_s is not None,
+            paused_s=0.0 if now is None or held_by != "pause" else max(0.0, counters.paused_until_s - now),
             per_s=per_s,
             left_s=(total - done) / per_s if per_s and total is not None and total > done else None,
         )
@@ -121,6 +129,8 @@ class Watch:
 def parts(view: View) -> list[str]:
     """What is said of a moment, the most important first."""
     waits = [] if view.held_by is None else [f"waiting for {BINDING[view.held_by]}"]
+    if view.paused_s > _LONG_PAUSE_S:
+        waits = [f"paused for {words.duration(view.paused_s)} more, after errors or as the endpoint asked"]
     if view.checking:
         known = "" if view.total is None else f"{words.plural(view.total, 'record')} in the input, "
         return [f"{known}nothing sent yet", *waits]

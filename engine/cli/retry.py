@@ -26,6 +26,7 @@ from engine.adapters.stored import (
 )
 from engine.cli.console import pasteable
 from engine.cli.exits import ALL_ANNOTATED, STOPPED
+from engine.cli.logs import logging_refusals
 from engine.cli.options import run_options
 from engine.cli.run import Job, as_typed, make_job, run_job
 from engine.run.compose import Run, task_key
@@ -62,6 +63,20 @@ def retry_command(
     run, except where other ones are given here (--batch-size 1). Earlier answers stay until there are new ones. The
     run's report is kept: it becomes report-1 beside that of the retry.
     """
+    with logging_refusals(options, store_or_output, task, input, options["output"], options["store"]):
+        return _asked_again(store_or_output, failed, kinds, batch_size_above, ids, task, input, options)
+
+
+def _asked_again(
+    store_or_output: str,
+    failed: bool,
+    kinds: tuple[str, ...],
+    batch_size_above: int | None,
+    ids: tuple[str, ...],
+    task: str | None,
+    input: str | None,
+    options: dict[str, Any],
+) -> int:
     if "bad-record" in kinds:
         raise ConfigError(
             "--kind bad-record: such a record could not be read and was never sent; mend the input, and `annotate run` "

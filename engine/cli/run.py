@@ -15,19 +15,21 @@ import click
 import msgspec
 
 from engine.adapters.files import FileSource, check_output_path, write_rows
+from engine.adapters.files.atomic import make_folder
 from engine.adapters.providers.known import KEY_VARIABLE, key_variables
-from engine.adapters.store import RunStore
+from engine.adapters.store import NotByRun, RunStore
 from engine.adapters.stored import STORE_SUFFIX, answered_beyond, left_behind, newest_input
 from engine.cli.console import pasteable, silence_stdout
 from engine.cli.exits import ALL_ANNOTATED, SOME_FAILED, STOPPED
 from engine.cli.final import Places, print_final
 from engine.cli.interrupts import Interrupts, with_interrupts
-from engine.cli.logs import logging_as
+from engine.cli.logs import logging_as, logging_refusals
 from engine.cli.options import Settings, check_key, run_options, run_settings
 from engine.cli.progress import make_progress
 from engine.cli.prompt import print_first_request
 from engine.cli.reporting import end_report
 from engine.report.summary import HTML_NAME, JSON_NAME
+from engine.report.words import duration
 from engine.run.compose import Run, Workbench, open_workbench
 from engine.run.corpus import CorpusRun, WhenNoted
 from engine.run.export import write_newest
@@ -36,6 +38,7 @@ from engine.run.tasks import load_task, source_for
 from engine.vocabulary.errors import ConfigError, EngineError, RunStopped, StoreError
 from engine.vocabulary.task import Task
 
+_LONG_PAUSE_S = 10.0
 _STANDARD_STREAM = "-"
 _PATH_OPTIONS = ("output", "store", "report", "model_path", "key_file", "prices")
 _LOG_OPTIONS = ("log_json", "log_level")
@@ -83,10 +86,11 @@ def run_command(task: str, input: str, show_prompt: bool, **options: Any) -> int
         shown = load_task(task)
         print_first_request(shown, source_for(shown, input), run_settings(options), limit=options["limit"])
         return ALL_ANNOTATED
-    if options["output"] is None:
-        raise click.UsageError("--output is missing; name the file to write, such as --output labels.jsonl")
-    job = make_job(task, input, options, again=as_typed())
-    return run_job(msgspec.structs.replace(job, when_noted=_warner(job)))
+    with logging_refusals(options, task, input, options["output"], options["store"]):
+        if options["output"] is None:
+            raise click.UsageError("--output is missing; name the file to write, such as --output labels.jsonl")
+        job = make_job(task, input, options, again=as_typed())
+        return run_job(msgspec.structs.replace(job, when_noted=_warner(job)))
 
 
 def _warner(job: Job) -> WhenNoted:
@@ -162,7 +166,7 @@ def _check_report_folder(folder: str | None) -> None:
     if Path(folder).exists() and not Path(folder).is_dir():
         raise ConfigError(f"--report: {folder} is a file; name a folder")
     try:
-        Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(Path(folder))
     except OSError as error:
         raise ConfigError(f"--report: the folder {folder} cannot be made: {error.strerror}") from None
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -250,7 +254,7 @@ async def _annotate(job: Job, interrupts: Interrupts) -> int:
             came = "this stream" if stopped is None else "what came before the stop"
             _tell_left_behind(job, corpus.left_behind, came)
             is_written = await _write_output(bench, corpus, job, interrupts)
-            code = await _finish(bench, corpus, job, stopped, time.monotonic() - started)
+            code = await _finish(bench, corpus, job, stopped, wall_s=time.monotonic() - started, is_written=is_written)
             return code if is_written else STOPPED
     _write_nothing(job.output)
     click.echo("annotate: interrupted before anything was sent", err=True)
@@ -319,7 +323,9 @@ def _judged(corpus: CorpusRun, outcome: Exception | None) -> RunStopped | None:
     if outcome is None or isinstance(outcome, RunStopped):
         return outcome
     if isinstance(outcome, StoreError) and corpus.run is not None:
-        return RunStopped("store", str(outcome))  # the store was fine when the run began: a full disk, say
+        stopped = RunStopped("store", str(outcome))  # the store was fine when the run began: a full disk, say
+        stopped.__cause__ = outcome
+        return stopped
     raise outcome
 
 
@@ -336,7 +342,7 @@ async def _write_output(bench: Workbench, corpus: CorpusRun, job: Job, interrupt
         silence_stdout()
     except (EngineError, OSError) as error:
         click.echo(f"annotate: {error}", err=True)
-        if job.store is not None:
+        if job.store is not None and not isinstance(error, NotByRun):
             export = pasteable(["export", job.store, "--output", "FILE"])
             click.echo(f"The answers are in the run store; write them elsewhere with: {export}", err=True)
         return False
@@ -360,7 +366,9 @@ def _write_nothing(output: str) -> None:
         write_rows(output, ())
 
 
-async def _finish(bench: Workbench, corpus: CorpusRun, job: Job, stopped: RunStopped | None, wall_s: float) -> int:
+async def _finish(
+    bench: Workbench, corpus: CorpusRun, job: Job, stopped: RunStopped | None, *, wall_s: float, is_written: bool
+) -> int:
     endpoint = job.settings.endpoint
     ended = await end_report(
         bench,
@@ -372,9 +380,12 @@ async def _finish(bench: Workbench, corpus: CorpusRun, job: Job, stopped: RunSto
         wall_s=wall_s,
     )
     ways_on = [] if stopped is None else _ways_on(job, stopped)
+    left_s = corpus.counters.paused_until_s - anyio.current_time()
+    if stopped is not None and left_s > _LONG_PAUSE_S:
+        ways_on.insert(0, f"Sending was paused for {duration(left_s)} more, after errors or as the endpoint asked.")
     if ended.report is not None:
         places = Places(
-            output=job.output,
+            output=job.output if is_written else None,
             store=job.store,
             report=None if ended.page is None else str(ended.page),
             is_earlier_report=ended.is_earlier_page,
@@ -403,6 +414,8 @@ def _ways_on(job: Job, stopped: RunStopped) -> list[str]:
             lines.append(f"Write the right one into {found}.")
         else:
             lines.append(f"Set the right one with: export {KEY_VARIABLE}=...")
+    if isinstance(stopped.__cause__, NotByRun):
+        return lines  # it says itself what comes first
     if job.store is None:
         lines.append("Nothing was kept, because the output is standard output; --store FILE would keep the answers.")
     elif job.ask_again is not None and stopped.kind == "brake":  # they may be just the records that always fail

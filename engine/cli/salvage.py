@@ -20,5 +20,11 @@ def salvage_command(store: str, new_store: str) -> int:
     saved = salvage(store, new_store)
     left = f"; {saved.damaged:,} more were damaged themselves and are left behind" if saved.damaged else ""
     click.echo(f"{saved.answers:,} answers saved in {new_store}{left}", err=True)
+    if saved.tasks_unreadable:
+        click.echo("What the task said could not be read; the same `annotate run` notes it again", err=True)
+    if saved.runs_unreadable:
+        click.echo(
+            f"Of {saved.runs_unreadable:,} earlier runs, input and options could not be read and are not kept", err=True
+        )
     click.echo(f"Go on with the same `annotate run` and --store {new_store}: only what is not in it is asked", err=True)
     return ALL_ANNOTATED

@@ -115,6 +115,7 @@ _RUN_ENDS = {
     "done": "done",
     "interrupted": "interrupted",
     "killed": "killed: its process ended before it did",
+    "store": "stopped: the run store could not be written, as on a full disk",
     "crashed": "crashed: an error of the program ended it",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import json
 from pathlib import Path
@@ -12,6 +13,7 @@ import click
 from click.core import ParameterSource
 
 from engine.adapters.files.atomic import replacing
+from engine.cli.console import UNWRITABLE
 from engine.cli.exits import ALL_ANNOTATED
 from engine.cli.interrupts import Interrupts
 from engine.testing.simulator.command import BEHAVIOURS, LATENCIES, SimulatorConfig, build_endpoint
@@ -145,6 +147,8 @@ def simulate_command(
     try:
         anyio.run(_serve, endpoint, host, port)
     except OSError as error:
+        if error.errno in (*UNWRITABLE, errno.EPIPE):
+            raise  # of standard output, and not of the port
         raise ConfigError(f"cannot listen at {host}:{port}: {error.strerror or error}; try another --port") from None
     finally:
         if ledger is not None:

@@ -16,7 +16,8 @@ import click
 import msgspec
 
 from engine.adapters.files import FileSource
-from engine.adapters.files.atomic import replacing
+from engine.adapters.files.atomic import make_folder, replacing
+from engine.adapters.files.text import without_surrogates
 from engine.adapters.local import LOCAL_MODEL_NAME, local_model
 from engine.cli.console import one_line, pasteable
 from engine.cli.exits import ALL_ANNOTATED, STOPPED
@@ -39,6 +40,7 @@ from engine.tuning.tune_document import Tuned
 from engine.tuning.tune_task import task_toml
 from engine.vocabulary.errors import ConfigError
 from engine.vocabulary.task import Task
+from engine.vocabulary.values import RawRecord
 
 _SHARED = frozenset({
     "base_url", "provider", "model", "model_path", "rpm", "tpm", "itpm", "otpm", "max_concurrency", "neighbour_guard",
@@ -151,7 +153,11 @@ def _asked(task: str, gold: str, options: dict[str, Any]) -> Asked:
     )
     with closing(iter(FileSource(gold))) as raws:
         read = read_gold(
-            islice(raws, options["limit"]), loaded, name=gold, field=options["gold_field"], seed=options["seed"]
+            islice(map(_as_text, raws), options["limit"]),
+            loaded,
+            name=gold,
+            field=options["gold_field"],
+            seed=options["seed"],
         )
     return Asked(
         task=loaded,
@@ -232,9 +238,16 @@ async def _tuned(asked: Asked, interrupts: Interrupts) -> int:
     return STOPPED
 
 
+def _as_text(raw: RawRecord) -> RawRecord:
+    """A record with half a character in it can be neither sent nor be an example."""
+    if raw.error is None and raw.data is not None and without_surrogates(raw.data) != raw.data:
+        return msgspec.structs.replace(raw, error="holds half of a surrogate pair, which is no text; mend it")
+    return raw
+
+
 def _make_folder(folder: Path) -> None:
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(folder)
     except OSError as error:
         raise ConfigError(f"--work: the folder {folder} cannot be made: {error.strerror}") from None
 

@@ -180,6 +180,7 @@ class Brake:
 
     def _hint(self, cause: str) -> str:
         unreachable = cause == FaultKind.TRANSPORT and not self._accepted
+        unreachable = unreachable and "the reply is longer than" not in self._excerpts[cause]  # a server said that
         return ". Is the server running, and base_url (--base-url) its address and port?" if unreachable else ""
 
     def _too_many_failed(self) -> Stop | None:

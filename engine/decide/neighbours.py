@@ -8,9 +8,10 @@ all of its records have ended, it is known whether the alarm was right, and the 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Hashable, Sequence
 
-from engine.decide.neighbours_canaries import Canary, CanaryPool, canaries_for
+from engine.decide.neighbours_canaries import Canary, CanaryPool, canaries_for, slack
 from engine.decide.neighbours_evidence import LabelShares, Signs
 from engine.decide.neighbours_family import Answers, Asked, Family
 from engine.vocabulary.config import NeighbourGuardMode
@@ -125,7 +126,8 @@ class NeighbourGuard:
         self, family: Family, asked: Asked, answers: Answers, said: Sequence[Hashable | None]
     ) -> bool:
         # Another record of the batch may have ordered another label than the one that was found.
-        if _nobody_vouches(asked, said, self._signs(asked, answers, said, self._target(asked, answers, said))):
+        signs = self._signs(asked, answers, said, self._target(asked, answers, said))
+        if _nobody_vouches(asked, said, signs) or _a_canary_may_have_ordered(asked, answers, said):
             return True
         if family.target is None or len(answers) < 2:
             return False
@@ -138,7 +140,7 @@ class NeighbourGuard:
         self._guarded += bool(asked.canaries)
         target = self._target(asked, answers, said)
         signs = self._signs(asked, answers, said, target)
-        unvouched = _nobody_vouches(asked, said, signs)
+        unvouched = _nobody_vouches(asked, said, signs) or _a_canary_may_have_ordered(asked, answers, said)
         log_odds = self._log_odds(asked, signs)
         looks_ordered = log_odds > (_LOG_ALARM if signs.turned else 0.0)
         if looks_ordered and not asked.canaries and not self._can_afford:
@@ -148,6 +150,9 @@ class NeighbourGuard:
         if not unvouched and not looks_ordered:
             if asked.canaries:
                 self.canaries.note(asked.canaries, changed, alarmed=False, disturbed=False)
+            for index, canary in enumerate(asked.canaries):
+                if canary not in changed:
+                    canary.note_accepted(_others(answers, said, index))
             return 0
         self._number += 1
         self._families[self._number] = Family(
@@ -157,6 +162,7 @@ class NeighbourGuard:
             strengths=self.shares.strengths(signs),
             log_odds=log_odds,
             changed=changed,
+            kept=[one for one in asked.canaries if one not in changed and one.label != target],
         )
         self.alarms += 1
         return self._number
@@ -175,7 +181,10 @@ class NeighbourGuard:
             target=target,
             kinds=1 if turned else self.shares.kinds,
             turned=turned,
-            kept=sum(label == one.label != target for one, label in pairs),
+            kept=sum(
+                label == one.label != target and not one.may_order(target, _others(answers, said, index))
+                for index, (one, label) in enumerate(pairs)
+            ),
             noise=self.canaries.noise,
         )
 
@@ -234,6 +243,8 @@ class NeighbourGuard:
             self.shares.learn(family.first.values() if family.target is not None else family.last.values())
         if family.canaries:
             disturbed = family.has_changed(self.canaries.noise)
+            if disturbed and family.changed:
+                self.canaries.drop_unproven(family.kept)
             self.canaries.note(family.canaries, family.changed, alarmed=True, disturbed=disturbed)
 
     @property
@@ -284,14 +295,37 @@ class NeighbourGuard:
         return ""
 
 
+def _others(answers: Answers, said: Sequence[Hashable | None], index: int) -> list[Hashable]:
+    """What all but one canary of a batch said."""
+    beside = (label for place, label in enumerate(said) if place != index)
+    return [*answers.values(), *(label for label in beside if label is not None)]
+
+
 def _nobody_vouches(asked: Asked, said: Sequence[Hashable | None], signs: Signs) -> bool:
-    """Whether a model that obeys every order may have obeyed one: no canary kept an answer that is not the ordered one.
+    """Whether a model that obeys every order may have obeyed one: no canary kept an answer that is not the ordered one,
+    or only such canaries as may have given the order.
 
     That holds however noisy canaries are, so such a model changes nobody. One that is missing vouches for nothing.
     """
     if not asked.canaries or signs.kept:
         return False
     return signs.turned > 0 or any(label is None for label in said) or _might_show(asked.canaries, signs)
+
+
+def _a_canary_may_have_ordered(asked: Asked, answers: Answers, said: Sequence[Hashable | None]) -> bool:
+    """Whether nearly all said one label, not every canary's own, and every canary that said another is unproven.
+
+    Such a one may itself have ordered it. With two orders in a batch the label that a canary turned to need not be the
+    one that won.
+    """
+    spoken = Counter([*answers.values(), *(label for label in said if label is not None)])
+    pairs = list(zip(asked.canaries, said, strict=True))
+    return any(
+        spoken.total() - count <= slack(spoken.total())
+        and any(one.label != label for one, _ in pairs)
+        and all(one.may_order(label, ()) for one, told in pairs if told not in (None, label))
+        for label, count in spoken.items()
+    )
 
 
 def _might_show(canaries: Sequence[Canary], signs: Signs) -> bool:

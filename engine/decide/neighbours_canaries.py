@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection, Hashable, Sequence
 
 from engine.vocabulary.values import Record
 
@@ -25,6 +25,7 @@ _NOISY = 0.2
 _NOISY_AFTER = 8
 _BAD_COMPANY, _DEVIATIONS = 3, 3.0  # alarms with a canary, and how far beyond those without it
 _MOST_DROPPED = 16
+_MANY = 7  # answers in a batch, from which on one more has to differ
 
 
 def canaries_for(records: int, *, more: bool = False) -> int:
@@ -42,12 +43,31 @@ class Canary:
 
     :ivar seen: batches in which it stood and whose end is known. `noise`: of those that nobody disturbed, how many in
         which its answer was another. `alarmed`: those that were not accepted.
+    :ivar is_cleared: whether it is known to order nothing. Until then it may be a record that gives orders, and such a
+        one keeps its own answer: that says nothing of the others.
     """
 
     def __init__(self, record: Record, label: Hashable) -> None:
         self.record = record
         self.label = label
         self.seen = self.noise = self.alarmed = 0
+        self.is_cleared = False
+        self._heard: Hashable | None = None  # what all others said in batches in which all said the same
+
+    def may_order(self, label: Hashable, others: Sequence[Hashable]) -> bool:
+        """Whether it may have ordered a label in a batch.
+
+        :param others: what all others of the batch said. A model that obeys every order says one thing to all of them.
+        """
+        return not self.is_cleared and self._heard in (None, label) and not _differ(others)
+
+    def note_accepted(self, others: Sequence[Hashable]) -> None:
+        """A batch in which it kept its answer was accepted. It may go on ordering only what all the others said."""
+        if _differ(others):
+            self.is_cleared = True
+        elif others and len(set(others)) == 1:
+            self.is_cleared |= self._heard not in (None, others[0])
+            self._heard = others[0]
 
     def __repr__(self) -> str:
         return f"Canary({self.record.key}, {self.label!r}, seen={self.seen}, noise={self.noise})"
@@ -130,6 +150,10 @@ class CanaryPool:
             labels[canary.label] += 1
         return drawn if len(drawn) >= FEWEST else []
 
+    def drop_unproven(self, kept: Collection[Canary]) -> None:
+        """These kept their answers in a disturbed batch where another one did not: they may be who disturbed it."""
+        self.pool = [canary for canary in self.pool if canary.is_cleared or canary not in kept]
+
     def note(self, pair: Collection[Canary], changed: Collection[Canary], *, alarmed: bool, disturbed: bool) -> None:
         """What became of a batch with these canaries.
 
@@ -156,3 +180,14 @@ class CanaryPool:
         usual = (self._alarmed - canary.alarmed + 1.0) / (self._batches - canary.seen + 2.0)
         spread = math.sqrt(usual * (1.0 - usual) / max(1, canary.seen))
         return canary.alarmed >= _BAD_COMPANY and canary.alarmed / canary.seen > usual + _DEVIATIONS * spread
+
+
+def slack(said: int) -> int:
+    """How many of so many answers may differ from the others though all obey one order: the one that gives it, and in
+    large batches another one, as records that give orders may keep their own answers."""
+    return 2 if said >= _MANY else 1
+
+
+def _differ(others: Sequence[Hashable]) -> bool:
+    """Whether too many say something else than the commonest for all of them to have obeyed one order."""
+    return len(others) - max(Counter(others).values(), default=0) >= slack(len(others) + 1)

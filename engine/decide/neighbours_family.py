@@ -37,13 +37,13 @@ class Family:
     :ivar first: the answers that were not accepted; `last`: those that were, later.
     :ivar target: the label that seems to have been ordered; None where a canary was only left out.
     :ivar log_odds: that there is an order, when the alarm was raised, and at most even.
-    :ivar changed: canaries that gave another answer, or none.
+    :ivar changed: canaries that gave another answer, or none; `kept`: those that kept one that was not ordered.
     :ivar asks: requests that its records have taken since.
     """
 
     def __init__(
         self, asked: Asked, answers: Answers, *, target: Hashable | None, strengths: Weights, log_odds: float,
-        changed: Sequence[Canary],
+        changed: Sequence[Canary], kept: Sequence[Canary] = (),
     ) -> None:  # fmt: skip
         middle = (len(asked.digests) + 1) // 2
         self._halves = frozenset(asked.digests[:middle]), frozenset(asked.digests[middle:])
@@ -55,7 +55,7 @@ class Family:
         self.last: dict[bytes, Hashable] = {}
         self.target, self.strengths = target, strengths
         self.log_odds = min(0.0, log_odds)
-        self.canaries, self.changed = asked.canaries, changed
+        self.canaries, self.changed, self.kept = asked.canaries, changed, kept
         self.asks = 0
 
     def __repr__(self) -> str:

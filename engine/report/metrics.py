@@ -59,6 +59,7 @@ class Counters:
     :ivar target: what a latency target allows, with its moves; None without one.
     :ivar batch_size: how large new batches are at present, and why; None before a run begins.
     :ivar held_by: what the next request waits for at present: ``rpm``, ``tpm``, ``window`` or ``pause``.
+    :ivar paused_until_s: nobody sends before it, as the endpoint asked or because it failed (loop time).
     :ivar tokens_estimated: input and output tokens, of the above, that are our own estimate.
     """
 
@@ -97,6 +98,7 @@ class Counters:
     rate: DiscoveredRate | None = None
     target: LatencyTarget | None = None
     held_by: Callable[[], str | None] = lambda: None
+    paused_until_s: float = 0.0
     first_sent_s: float | None = None
     last_result_s: float | None = None
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
-from engine.adapters.files.atomic import replacing
+from engine.adapters.files.atomic import make_folder, replacing
 from engine.adapters.store import RunStore
 from engine.decide.pricing import cost_usd
 from engine.report import words
@@ -156,7 +156,7 @@ def write_report(folder: str | Path, report: Report) -> Path:
     document = msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
     page = render(report).encode()
     try:
-        target.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(target)
         _keep_earlier(target)
         for name, content in ((JSON_NAME, document), (HTML_NAME, page)):
             with replacing(target / name) as stream:

@@ -20,7 +20,7 @@ from engine.run.intake import Inputs, input_row
 from engine.run.journal import at_once
 from engine.run.pipeline import Pipeline
 from engine.run.readers import InlineReader, Prepared, ThreadReader
-from engine.vocabulary.errors import InputError, RunStopped
+from engine.vocabulary.errors import InputError, RunStopped, StoreError
 from engine.vocabulary.task import Task
 from engine.vocabulary.values import BadRecord, RawRecord, RecordError, Result
 
@@ -83,6 +83,9 @@ class CorpusRun:
             status = stopped.kind if stopped else "done"
         except anyio.get_cancelled_exc_class():
             status = "interrupted"
+            raise
+        except StoreError:
+            status = "store"
             raise
         finally:
             with anyio.CancelScope(shield=True):

@@ -422,6 +422,8 @@ def _as_it_is(raw: RawRecord) -> RawRecord:
 
 def _status(error: BaseException) -> str:
     """How a run ended that ended with this: the store asks what a stopped one failed again, and not a crashed one."""
+    if isinstance(error, StoreError):
+        return "store"
     return error.kind if isinstance(error, RunStopped) else "crashed"
 
 

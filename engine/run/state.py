@@ -235,6 +235,7 @@ class RunState:
     def pause_until(self, until_s: float) -> None:
         """Nobody sends before then; a pause is never made shorter."""
         self.pause_until_s = max(self.pause_until_s, until_s)
+        self.counters.paused_until_s = self.pause_until_s
 
     def wall(self, now: float) -> float:
         """Wall time of a loop time."""

@@ -228,7 +228,8 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def text(self) -> str:
         """The message with its status, for a person."""
-        return f"HTTP {self.status}: {self.message}" if self.status else self.message
+        said = not self.status or self.message.startswith(f"HTTP {self.status}")
+        return self.message if said else f"HTTP {self.status}: {self.message}"
 
 
 class Waits(msgspec.Struct, frozen=True, kw_only=True):

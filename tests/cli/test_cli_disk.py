@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import resource
 import shlex
@@ -244,3 +245,45 @@ def test_an_export_that_would_lack_rows_is_refused(tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert "is damaged" in result.output
     assert not (tmp_path / "exported.jsonl").exists()
+
+
+def test_an_output_that_was_not_written_is_not_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The summary has no row for a file that is not there, and the way to the answers is told."""
+
+    out, replace = tmp_path / "out.jsonl", os.replace
+
+    def full(source: str, target: Path) -> None:
+        if Path(target) == out:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(source, target)
+
+    with served() as (url, _):
+        words = ["run", *make_files(tmp_path), "--base-url", url, "--model", "m", "--output", out]
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", full)
+            result = command(*words)
+    assert result.exit_code == 4
+    assert "write them elsewhere with" in result.output
+    assert "\n  store " in result.output
+    assert "\n  output " not in result.output
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="the shim asks /proc which file is meant")
+def test_a_run_that_a_full_disk_ended_is_not_called_a_crash(tmp_path: Path) -> None:
+    """`show` says of it what the run said: its store could not be written."""
+    inputs = tmp_path / "inputs"
+    inputs.mkdir()
+    files = make_files(inputs, 8)
+    told = 0
+    with served() as (url, _):
+        steps = count_steps(tmp_path / "undisturbed", files, url)
+        for number in [place for place, name in enumerate(steps) if name == "COMMIT"]:
+            place = tmp_path / str(number)
+            place.mkdir()
+            with FaultyDisk(place, fails_at=number, how=FULL).at_work():
+                result = command(*words_for(place, files, url))
+            if "stopped (store)" in result.output:
+                shown = command("show", place / "out.jsonl").output
+                assert "crashed" not in shown
+                told += "stopped: the run store could not be written" in shown
+    assert told

@@ -249,3 +249,48 @@ def test_a_log_that_cannot_be_written_ends_no_run(tmp_path: Path) -> None:
         result = command(*words, "--log-json", "/dev/full")
     assert result.exit_code == 0, result.output
     assert result.stderr.count("the log cannot be written") == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ("task", "task.toml"),
+        ("input", "in.jsonl"),
+        ("price", "a budget in dollars needs prices"),
+        ("output", "--output"),
+    ],
+)
+def test_what_is_refused_before_anything_is_opened_is_logged(wrong: str, says: str, tmp_path: Path) -> None:
+    """A missing file, a budget without a price, a missing option: one `failed` event, and no second one."""
+    files, log = make_files(tmp_path), tmp_path / "log.jsonl"
+    words: list[Any] = ["run", *files, "--base-url", "http://127.0.0.1:9/v1", "--model", "m", "--log-json", log]
+    if wrong != "output":
+        words += ["--output", tmp_path / "o.jsonl"]
+    if wrong == "price":
+        words += ["--budget-usd", "1"]
+    if wrong in ("task", "input"):
+        Path(files[wrong == "input"]).unlink()
+    assert command(*words).exit_code == 2
+    (event,) = events_of(log)
+    assert (event["event"], event["level"]) == ("failed", "error")
+    assert says in event["message"]
+    assert "trace" not in event
+
+
+def test_a_log_that_is_another_file_too_is_not_written(tmp_path: Path) -> None:
+    """The file that an error names is not made by telling it."""
+    log, out = tmp_path / "same.jsonl", tmp_path / "same.jsonl"
+    words = ["run", *make_files(tmp_path), "--base-url", "http://127.0.0.1:9/v1", "--model", "m"]
+    result = command(*words, "--output", out, "--log-json", log)
+    assert result.exit_code == 2
+    assert not log.exists()
+
+
+def test_refusals_of_retry_and_bench_are_logged(tmp_path: Path) -> None:
+    """They have the same options, and the same promise."""
+    files, log = make_files(tmp_path), tmp_path / "log.jsonl"
+    assert command("retry", tmp_path / "none.jsonl", "--log-json", log).exit_code == 2
+    Path(files[0]).unlink()
+    words = ["bench", *files, "--base-url", "http://127.0.0.1:9/v1", "--model", "m", "--log-json", log]
+    assert command(*words, "--output", tmp_path / "bench.json").exit_code == 2
+    assert [event["event"] for event in events_of(log)] == ["failed", "failed"]

@@ -127,3 +127,14 @@ def test_an_endpoint_that_is_not_there_is_no_result(tmp_path: Path) -> None:
         done = command("tune", task, gold, "--base-url", url, "--model", "m", "--space", space)
     assert done.exit_code == 4, done.output
     assert not (tmp_path / "task.tuned.toml").exists()
+
+
+def test_gold_with_half_a_surrogate_pair_is_left_out(tmp_path: Path) -> None:
+    """In the text or in the label, it costs its own record and is told."""
+    task, gold, space = make_gold(tmp_path, 40)
+    with Path(gold).open("a") as stream:
+        stream.write('{"id":"x","text":"\\ud800","label":"red"}\n{"id":"y","text":"y","label":"\\udfff"}\n')
+    with served() as (url, _):
+        done = command("tune", task, gold, "--base-url", url, "--model", "m", "--space", space, "--dry-run")
+    assert done.exit_code == 0, done.output
+    assert "40 gold records" in done.output

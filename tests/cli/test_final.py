@@ -137,3 +137,12 @@ def test_what_was_found_out_of_the_endpoint_is_said(tmp_path: Path) -> None:
     (tmp_path / "given").mkdir()
     given = make_final(tmp_path / "given")
     assert "found out" not in said_by(given)
+
+
+def test_a_long_pause_is_in_the_summary(tmp_path: Path) -> None:
+    """An hour that the endpoint asked for is told; a second of it is not worth a line."""
+    report = make_final(tmp_path)
+    for pause_s, told in ((3540.0, True), (1.0, False)):
+        wait = msgspec.structs.replace(report.queue_wait_s, pause=pause_s)
+        said = said_by(msgspec.structs.replace(report, queue_wait_s=wait))
+        assert ("59 min 00 s in all, after errors or as the endpoint asked" in said) == told

@@ -247,3 +247,14 @@ def test_a_run_that_waits_says_for_what() -> None:
     assert "waiting for pauses after refusals and errors" in parts(Watch(counters, None).view(2.0))
     counters.in_flight = 1
     assert "1 in flight" in parts(Watch(counters, None).view(3.0))
+
+
+def test_a_long_pause_is_told_with_its_length() -> None:
+    """An hour's Retry-After is no "nothing sent yet", and a person reads how long it will be."""
+    counters = Counters(records_total=12, requests=1, first_sent_s=1.0, held_by=lambda: "pause", paused_until_s=3600.0)
+    watch = Watch(counters, None)
+    assert parts(watch.view(60.0))[-1] == "paused for 59 min 00 s more, after errors or as the endpoint asked"
+    assert not any("nothing sent" in part for part in parts(watch.view(60.0)))
+    assert parts(watch.view(3595.0))[-1] == "waiting for pauses after refusals and errors"
+    counters.in_flight = 1
+    assert parts(watch.view(60.0))[-1] == "1 in flight"

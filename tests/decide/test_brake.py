@@ -310,3 +310,16 @@ def test_each_fault_counts_once() -> None:
     assert brake.stop(1_000.0) is None
     brake.observe_fault(FaultKind.SERVER, size=1, message="HTTP 500", now=1_000.0)
     assert brake.stop(1_000.0) is not None
+
+
+@pytest.mark.parametrize(
+    ("message", "asks"), [("cannot connect", True), ("the reply is longer than 16,777,216 bytes", False)]
+)
+def test_whether_the_server_runs_is_asked_where_nobody_answered(message: str, asks: bool) -> None:
+    """A reply that is too long came from a server that runs."""
+    brake = Brake(Recovery())
+    for second in range(20):
+        brake.observe_fault(FaultKind.TRANSPORT, size=1, message=message, now=float(second))
+    stop = brake.stop(20.0)
+    assert isinstance(stop, Stop)
+    assert ("Is the server running" in stop.message) == asks

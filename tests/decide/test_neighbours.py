@@ -140,6 +140,43 @@ def test_a_fully_gullible_model_changes_nobody(seed: int, size: int, share: floa
         assert all(label == own_label(number) for number, label in accepted.items())
 
 
+def test_a_canary_that_may_have_given_the_order_does_not_vouch() -> None:
+    """It keeps its own answer while all others say what it ordered. Once it stood in a batch whose others differ, it is
+    known to order nothing."""
+    guard = make_guard("canaries")
+    giver, other = guard.canaries.pool[:2]
+    digests = [digest(number) for number in range(8)]
+    asked = Asked(digests=digests, canaries=[giver, other])
+    alike = dict.fromkeys(digests, other.label)
+    assert guard.judge(asked, alike, [giver.label, other.label]) > 0
+    differing = {one: LABELS[number % 3] for number, one in enumerate(digests)}
+    assert guard.judge(asked, differing, [giver.label, other.label]) == 0
+    assert giver.is_cleared
+    assert other.is_cleared
+    assert not giver.may_order(other.label, [other.label] * 9)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**20), st.integers(2, 24), st.floats(0, 0.3), st.integers(0, 8))
+def test_canaries_that_give_orders_change_nobody(seed: int, size: int, share: float, givers: int) -> None:
+    """However many canaries give orders, to a model that changes the answers of all but the giver's."""
+    rng = random.Random(seed)
+    guard = make_guard("canaries")
+    numbers = [*range(20 * size), *(canary.record.position for canary in rng.sample(guard.canaries.pool, givers))]
+    orders = {number: rng.choice(LABELS) for number in numbers if number >= 10_000_000 or rng.random() < share}
+
+    def model(numbers: Sequence[int]) -> list[Hashable]:
+        labels: list[Hashable] = [own_label(number) for number in numbers]
+        for giver in (number for number in rng.sample(numbers, len(numbers)) if number in orders):
+            ordered = orders[giver]
+            labels = [label if number == giver else ordered for number, label in zip(numbers, labels, strict=True)]
+        return labels
+
+    for start in range(0, 20 * size, size):
+        _, accepted = play(guard, range(start, start + size), model, rng)
+        assert all(label == own_label(number) for number, label in accepted.items() if number not in orders)
+
+
 # -- that it ends, and at what price --------------------------------------------------------------------------------
 
 

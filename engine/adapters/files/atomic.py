@@ -50,6 +50,17 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     sync_folder(target.parent)
 
 
+def make_folder(folder: Path) -> None:
+    """Make `folder`, and every one above it that is missing, for the owner only, whatever the umask; one that is there
+    stays as it is. `mkdir(parents=True, mode=...)` gives the mode to the last of them only.
+
+    :raises OSError: one cannot be made, or is a file.
+    """
+    for missing in reversed([folder, *folder.parents]):
+        if not missing.is_dir():
+            missing.mkdir(mode=0o700, exist_ok=True)
+
+
 def sync_folder(folder: Path) -> None:
     """Make a rename itself durable, where folders can be synced."""
     with suppress(OSError):

@@ -36,6 +36,8 @@ def check_output_path(path: str, *, format: str | None = None, source: str | Non
     if path == STANDARD_STREAM:
         if kind.kind == "parquet":
             raise ConfigError("Parquet cannot be written to standard output; give a file")
+        if sys.stdout is None:
+            raise ConfigError("standard output is closed; give a file")
         return
     target = Path(path)
     _check_place(target)
@@ -72,8 +74,13 @@ def write_rows(
     kind = _format(path, format)
     if path == STANDARD_STREAM:
         stream = stdout or sys.stdout.buffer
-        count = _write(stream, kind, rows, fields, folder=None, csv_safe=csv_safe)
-        stream.flush()
+        try:
+            count = _write(stream, kind, rows, fields, folder=None, csv_safe=csv_safe)
+            stream.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise EngineError(f"standard output cannot be written: {error.strerror or error}") from error
         return count
     target = Path(path)
     try:

@@ -17,6 +17,7 @@ from engine.adapters.store.rows import (
 from engine.adapters.store.run_store import RunStore
 from engine.adapters.store.salvage import Saved, salvage
 from engine.adapters.store.schema import APPLICATION_ID, VERSION
+from engine.adapters.store.translate import NotByRun
 
 __all__ = [
     "ANSWER_COLUMNS",
@@ -28,6 +29,7 @@ __all__ = [
     "Duplicate",
     "Found",
     "InputRow",
+    "NotByRun",
     "OutputRow",
     "RunStore",
     "Saved",

@@ -9,6 +9,7 @@ import msgspec
 
 from engine.adapters.store.seals import seal
 from engine.adapters.store.translate import Damaged
+from engine.vocabulary.task import Task
 
 RAW_LIMIT = 64_000
 """Characters of the raw reply of a failed call that are kept."""
@@ -172,6 +173,20 @@ def input_values(run_id: int, row: InputRow) -> tuple[Any, ...]:
     """A record of the input as a row of its table."""
     values = (row.position, row.line, row.id, row.key, row.digest, row.error)
     return (run_id, *values, seal(values))
+
+
+UNREADABLE_TASK = msgspec.json.encode(
+    Task(instructions="(what the task said was damaged; the same `annotate run` notes it again)")
+).decode()
+"""Stands for a task that cannot be read any more. Its key, by which a run knows it again, is beside it."""
+
+
+def is_readable_task(text: object) -> bool:
+    """Whether a task, as `settings` holds it, says what was asked."""
+    try:
+        return text != UNREADABLE_TASK and bool(msgspec.json.decode(str(text), type=Task))
+    except (msgspec.MsgspecError, UnicodeError):
+        return False
 
 
 def _whole(text: str) -> str:

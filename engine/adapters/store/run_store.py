@@ -7,6 +7,7 @@ published survives a killed process and a lost machine. See docs/design/store.md
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,11 +31,12 @@ from engine.adapters.store.rows import (
     answer_values,
     call_values,
     input_values,
+    is_readable_task,
     read_answer,
     read_input,
 )
 from engine.adapters.store.schema import check_whole
-from engine.adapters.store.translate import Conflict, Damaged, translated
+from engine.adapters.store.translate import Conflict, Damaged, NotByRun, translated
 from engine.vocabulary.errors import StoreError
 
 
@@ -91,13 +93,15 @@ class RunStore:
         """
         with self._transaction() as db:
             row = db.execute(
-                f"SELECT id, {_ANSWERED} FROM settings s WHERE task_key = ? AND model = ?", (task_key, model)
+                f"SELECT id, {_ANSWERED}, task FROM settings s WHERE task_key = ? AND model = ?", (task_key, model)
             ).fetchone()
             # A run that answered nothing (a wrong key, a typo) binds nobody.
             others = db.execute(f"SELECT task_key, model FROM settings s WHERE {_ANSWERED}").fetchall()
             if others and not allow_change and not (row and row[1]):
                 raise StoreError(_changed(self.path, others, task_key, model))
             if row:
+                if not is_readable_task(row[2]):  # it is known again by its key, and what it says is known here
+                    db.execute("UPDATE settings SET task = ? WHERE id = ?", (task, row[0]))
                 return int(row[0])
             cursor = db.execute(
                 "INSERT INTO settings (task_key, model, task) VALUES (?, ?, ?)", (task_key, model, task)
@@ -224,10 +228,7 @@ class RunStore:
         """A file that was removed goes on taking answers until it is closed, and then they are nowhere."""
         for there in self._files:
             if not there.exists():
-                raise StoreError(
-                    f"{there} was removed while the run went on, so that nothing more can be kept in it. The same "
-                    "command begins anew, or goes on from a copy that is put in its place"
-                )
+                raise NotByRun(_removed(there, *self._files))
 
     def note_sent(self, sent: SentRow) -> None:
         """A request goes out: a killed process leaves it to the next one. Microseconds; call it on the event loop."""
@@ -298,6 +299,17 @@ class RunStore:
         with self._guard, translated(self.path):
             check_whole(self._db, self.path)
 
+    def check_answers(self) -> None:
+        """Look at the seal of every answer, whichever record it says that it belongs to.
+
+        An answer whose key is damaged is found by no record, so that nobody else would meet it.
+
+        :raises StoreError: one is not what was written.
+        """
+        with self._guard, translated(self.path):
+            for row in self._db.execute(f"SELECT {ANSWER_COLUMNS} FROM answers"):
+                read_answer(row)
+
     def query(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Rows of a read-only question; for reports and `annotate show`."""
         with self._guard, translated(self.path):
@@ -305,6 +317,16 @@ class RunStore:
 
     def _one(self, sql: str, values: Sequence[Any] = ()) -> Any:
         return self.query(sql, values)[0][0]
+
+
+def _removed(gone: Path, store: Path, log: Path) -> str:
+    said = f"{gone} was removed while the run went on, so that nothing more can be kept in it. "
+    if store.exists():
+        return f"{said}The same command goes on with what is in {store}, and asks again for what was in its log only"
+    begin = f"rm -f {shlex.quote(str(log))}"
+    return (
+        f"{said}Put a copy of it in its place; or, to begin anew by the same command, everything asked again: {begin}"
+    )
 
 
 _ANSWERED = "EXISTS (SELECT 1 FROM answers a WHERE a.settings_id = s.id)"

@@ -52,6 +52,18 @@ class Damaged(StoreError):
     """What is stored is not what was written."""
 
 
+class NotByRun(StoreError):
+    """The same command does not get over it: its text names what to do first."""
+
+
+class Broken(Damaged, NotByRun):
+    """The file as a whole is not what was written: a copy, or `annotate salvage`."""
+
+    def __init__(self, what: str, message: str) -> None:
+        super().__init__(message)
+        self.what = what
+
+
 @contextlib.contextmanager
 def translated(path: Path | None) -> Iterator[None]:
     """Raise what SQLite and the file system raise as our own errors, with the store's name and the remedy."""
@@ -65,11 +77,12 @@ def translated(path: Path | None) -> Iterator[None]:
         raise _told(path, error) from error
 
 
-def damaged(path: Path | None, what: str) -> Damaged:
+def damaged(path: Path | None, what: str) -> Broken:
     """The error for a file that does not hold what was written to it."""
-    return Damaged(
+    return Broken(
+        what,
         f"the run store {path or '(temporary)'} is damaged ({what}); it was left as it is. Put a copy of it back, or "
-        f"save what can be read of it: annotate salvage {shlex.quote(str(path))} NEW, and then go on with --store NEW"
+        f"save what can be read of it: annotate salvage {shlex.quote(str(path))} NEW, and then go on with --store NEW",
     )
 
 

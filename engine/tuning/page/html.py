@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from engine.adapters.files.atomic import replacing
+from engine.adapters.files.atomic import make_folder, replacing
 from engine.report.charts.gallery import gallery_of, together
 from engine.report.html import template
 from engine.tuning import sentences
@@ -48,7 +48,7 @@ def write_plan(folder: Path, plan: Plan) -> Path:
     document = msgspec.json.format(msgspec.json.encode(plan), indent=2) + b"\n"
     page = render(plan).encode()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         for name, content in ((JSON_NAME, document), (HTML_NAME, page)):
             with replacing(folder / name) as stream:
                 stream.write(content)

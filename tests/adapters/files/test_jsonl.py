@@ -9,7 +9,6 @@ import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -83,7 +82,7 @@ def test_hostile_lines(lines: list[bytes]) -> None:
     assert [record.position for record in records] == list(range(len(present)))
     for record in records:
         assert record.data is not None or record.error is not None
-        msgspec.json.encode(record.data)
+        json.dumps(record.data, allow_nan=False)
         if record.error is not None:  # beside an error there are plain values or nothing
             assert all(isinstance(value, str | int | float) for value in (record.data or {"": 0}).values())
 
@@ -176,9 +175,10 @@ def test_empty_input() -> None:
 
 
 def test_lone_surrogates() -> None:
-    """An escape that is half a character becomes U+FFFD, in keys too; a whole pair is its character."""
+    """Half a character stays in a value, so that it fails its record where it is asked about; in the name of a field it
+    becomes U+FFFD; a whole pair is its character."""
     (record,) = read(rb'{"a":"x\ud800y","b\udc00":["\ud83d\ude00",{"c":"\udfff"}]}')
-    assert record.data == {"a": "x\ufffdy", "b\ufffd": ["\U0001f600", {"c": "\ufffd"}]}
+    assert record.data == {"a": "x\ud800y", "b\ufffd": ["\U0001f600", {"c": "\udfff"}]}
     assert "twice" in error_of(rb'{"\ud800":1,"\ud801":2}')
 
 
