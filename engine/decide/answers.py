@@ -138,7 +138,7 @@ _STRINGS = r"""[^{}"']++|"(?:[^"\\]++|\\.)*+"|'(?:[^'\\]++|\\.)*+'"""
 _OBJECT = re.compile(rf"\{{(?:{_STRINGS}|\{{(?:{_STRINGS})*+\}})*+\}}", re.DOTALL)
 _KEY = re.compile(r"""["'](id|output)["']\s*:""")
 _SLIP = re.compile(
-    r"""(?P<json>"(?:[^"\\]|\\.)*")|'(?P<python>(?:[^'\\]|\\.)*)'|,(?=\s*[}\]])|\b(?P<name>True|False|None)\b""",
+    r"""(?P<json>"(?:[^"\\]|\\.)*")|'(?P<python>(?:[^'\\]|\\.)*)'|(?P<lost>[\[{:,]\s*,)|,(?=\s*[}\]])|\b(?P<name>True|False|None)\b""",
     re.DOTALL,
 )
 _NAMES = {"True": "true", "False": "false", "None": "null"}
@@ -160,6 +160,8 @@ def _mended(slip: re.Match[str]) -> str:
         return slip["json"]
     if slip["python"] is not None:
         return f'"{re.sub(_QUOTES, _quote, slip["python"])}"'
+    if slip["lost"] is not None:  # no trailing comma: a value is gone from before it, and nobody knows which
+        return slip["lost"]
     return _NAMES.get(slip["name"], "")
 
 
