@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
-
-from engine.adapters.files.atomic import make_folder, replacing
 from engine.report.charts.gallery import gallery_of, together
 from engine.report.html import template
 from engine.tuning import sentences
 from engine.tuning.document import Plan
 from engine.tuning.page.savings import savings_plot
-from engine.vocabulary.errors import EngineError
+from engine.tuning.page.written import write_both
 
-JSON_NAME, HTML_NAME = "plan.json", "plan.html"
 
 _LIMITS = {
     "requests_per_minute": "requests a minute",
@@ -45,13 +41,4 @@ def write_plan(folder: Path, plan: Plan) -> Path:
 
     :raises EngineError: the folder cannot be made or written to.
     """
-    document = msgspec.json.format(msgspec.json.encode(plan), indent=2) + b"\n"
-    page = render(plan).encode()
-    try:
-        make_folder(folder)
-        for name, content in ((JSON_NAME, document), (HTML_NAME, page)):
-            with replacing(folder / name) as stream:
-                stream.write(content)
-    except OSError as error:
-        raise EngineError(f"the plan cannot be written to {folder}: {error.strerror or error}") from error
-    return folder / HTML_NAME
+    return write_both(folder, "plan", plan, render(plan), what="the plan")

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
-
-from engine.adapters.files.atomic import make_folder, replacing
 from engine.report.charts.gallery import gallery_of, together
 from engine.report.html import template
 from engine.tuning import tune_sentences as sentences
 from engine.tuning.page.tune_front import front_plot
+from engine.tuning.page.written import write_both
 from engine.tuning.space import value_of
 from engine.tuning.tune_document import Tuned
-from engine.vocabulary.errors import EngineError
-
-JSON_NAME, HTML_NAME = "tune.json", "tune.html"
 
 
 def render(tuned: Tuned) -> str:
@@ -37,13 +32,4 @@ def write_tuned(folder: Path, tuned: Tuned) -> Path:
 
     :raises EngineError: the folder cannot be made or written to.
     """
-    document = msgspec.json.format(msgspec.json.encode(tuned), indent=2) + b"\n"
-    page = render(tuned).encode()
-    try:
-        make_folder(folder)
-        for name, content in ((JSON_NAME, document), (HTML_NAME, page)):
-            with replacing(folder / name) as stream:
-                stream.write(content)
-    except OSError as error:
-        raise EngineError(f"the search cannot be written to {folder}: {error.strerror or error}") from error
-    return folder / HTML_NAME
+    return write_both(folder, "tune", tuned, render(tuned), what="the search")
