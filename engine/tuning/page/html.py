@@ -11,7 +11,6 @@ from engine.tuning.document import Plan
 from engine.tuning.page.savings import savings_plot
 from engine.tuning.page.written import write_both
 
-
 _LIMITS = {
     "requests_per_minute": "requests a minute",
     "tokens_per_minute": "tokens a minute",
