@@ -39,7 +39,7 @@ from engine.adapters.http import HttpTransport
 from engine.bench.feed import Feed, bench_task, make_feed
 from engine.bench.figures import Limits, Seen, Visit, closed_figures, percentiles, requests_in, steady_window
 from engine.bench.plan import PROBES, Cell
-from engine.bench.runner import Runner, Stopper
+from engine.bench.runner import BudgetLeft, Runner, Stopper
 from engine.run.compose import open_workbench
 from engine.testing.simulator.command import SimulatorConfig, build_endpoint
 from engine.testing.simulator.profiles import named_profile
@@ -102,7 +102,7 @@ async def visit(setup: Setup, cell: Cell, transport: Transport, *, seed: int, re
         endpoint=setup.endpoint, config=RunConfig(), task=bench_task(setup.task), feed=await feed_of(setup, seed),
         transport=transport, stopper=Stopper(),
     )  # fmt: skip
-    raw = await runner.closed(cell, requests=requests, seconds=VISIT_S, latency_s=0.0, budget_usd=None, seed=seed)
+    raw = await runner.closed(cell, requests=requests, seconds=VISIT_S, latency_s=0.0, budget=BudgetLeft(), seed=seed)
     if raw.stopped is not None:
         raise raw.stopped
     return raw.calls

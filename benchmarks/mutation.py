@@ -1,11 +1,11 @@
 """Mutation testing of decide/ and of the run store: which small errors in the code would no test see?
 
-python -m benchmarks.mutation [--sample 300] [--seed 1] [--only decide/answers ...] [--minutes 30] [--list]
+python -m benchmarks.mutation [--sample 300] [--each 20] [--seed 1] [--only decide/answers ...] [--minutes 30] [--list]
 
-Mutates comparisons, boolean operators, conditions, arithmetic, constants, returns, and leaves statements out; one at a
-time, a seeded sample, in a copy of the repository. A mutant is killed when the tests that match its module fail or last
-four times as long as before; the score is the share killed. Some survivors are equivalent: look at each. Messages for
-people (texts, `__repr__`) are not mutated.
+Mutates comparisons, boolean operators, conditions, arithmetic, constants, returns, and leaves statements out; one at
+a time, a seeded sample (of all, or so many of each module), in a copy of the repository. A mutant is killed when the
+tests that match its module fail or last four times as long as before; the score is the share killed. Some survivors
+are equivalent: look at each. Messages for people (texts, `__repr__`) are not mutated.
 
 Why not a library: mutmut 3.8 wraps each function, and tests that bound CPU time fail for that; cosmic-ray 8.7 knows no
 left-out statements and mutates annotations, so that much of what survives does nothing.
@@ -31,10 +31,20 @@ from benchmarks.common import versions, write_json
 from benchmarks.mutation_edits import Mutant, mutants_of
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("engine/decide", "engine/adapters/store")
+PLACES = ("engine/decide/*.py", "engine/adapters/store/*.py", "engine/adapters/stored.py")
 COPIED = ("engine", "tests", "benchmarks", "pyproject.toml")
 SLACK_S = 15.0
-TESTS_OF_THE_STORE = ("tests/adapters/test_*store*.py", "tests/adapters/test_in_flight.py")
+_STORE, _DAMAGE = "tests/adapters/test_store.py", "tests/adapters/test_store_damage.py"
+_HOLDER, _IN_FLIGHT = "tests/adapters/test_store_holder.py", "tests/adapters/test_in_flight.py"
+_COMMANDS = ("tests/cli/test_cli_store.py", "tests/cli/test_cli_store_damage.py")
+TESTS_OF_THE_STORE = {
+    "holder": (_HOLDER, _STORE),
+    "in_flight": (_IN_FLIGHT, _STORE),
+    "run_store": (_STORE, _DAMAGE, _IN_FLIGHT, _HOLDER),
+    "salvage": (_DAMAGE, *_COMMANDS[1:]),
+    "stored": _COMMANDS,
+}
+"""Those that are nearest, of the modules that have such; the others have all."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +57,17 @@ class Outcome:
 
 
 def matching_tests(module: str, root: Path) -> list[str]:
-    """Test files of a module: the one of its name; without one, those that import it."""
+    """Test files of a module: the one of its name, or of its name's first word; else those that import it."""
     path = Path(module)
-    if "store" in path.parts:
-        return sorted(str(file.relative_to(root)) for name in TESTS_OF_THE_STORE for file in root.glob(name))
+    if "adapters" in path.parts:
+        names = TESTS_OF_THE_STORE.get(path.stem, (_STORE, _DAMAGE, _IN_FLIGHT))
+        return [name for name in names if (root / name).exists()]
     own = root / "tests/decide" / f"test_{path.stem}.py"
     if own.exists():
         return [str(own.relative_to(root))]
+    part = own.with_name(f"test_{path.stem.partition('_')[0]}.py")  # of quality_judge: those of quality
+    if part.exists():
+        return [str(part.relative_to(root))]
     imports = re.compile(rf"engine\.decide\.{path.stem}\b")
     found = [file for file in sorted(own.parent.glob("test_*.py")) if imports.search(file.read_text())]
     return [str(file.relative_to(root)) for file in found]
@@ -114,17 +128,32 @@ class Tester:
 
 def all_mutants(root: Path, only: Sequence[str]) -> Iterator[Mutant]:
     """Every mutant of the rooms, or of the modules whose path holds one of `only`."""
-    for room in ROOMS:
-        for path in sorted((root / room).glob("*.py")):
+    for place in PLACES:
+        for path in sorted(root.glob(place)):
             module = str(path.relative_to(root))
             wanted = not only or any(part in module for part in only)
             if wanted and path.name != "__init__.py" and matching_tests(module, root):
                 yield from mutants_of(module, path.read_bytes())
 
 
+def sample_of(found: Sequence[Mutant], *, most: int, each: int | None, seed: int) -> list[Mutant]:
+    """A seeded sample: so many of all, or so many of each module."""
+    if each is None:
+        return Random(seed).sample(found, min(most, len(found)))
+    by_module: dict[str, list[Mutant]] = {}
+    for mutant in found:
+        by_module.setdefault(mutant.module, []).append(mutant)
+    return [
+        mutant
+        for module, mutants in sorted(by_module.items())
+        for mutant in Random(f"{seed} {module}").sample(mutants, min(each, len(mutants)))
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sample", type=int, default=300)
+    parser.add_argument("--each", type=int, default=None, help="of each module, in place of --sample of all")
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", nargs="*", default=[])
@@ -140,7 +169,7 @@ def main() -> None:
             else:
                 shutil.copy(source, root / name)
         found = list(all_mutants(root, options.only))
-        sample = Random(options.seed).sample(found, min(options.sample, len(found)))
+        sample = sample_of(found, most=options.sample, each=options.each, seed=options.seed)
         print(f"{len(sample)} of {len(found)} mutants", flush=True)
         if options.list:
             print(*sample, sep="\n")

@@ -2,9 +2,9 @@
 
 The public API. Asking: `Engine`, `annotate_sync`, `ResultStream`. What is asked: `Task`, `Field`, `FieldType`,
 `Example`, `load_task`.
-Of whom and how: `Endpoint`, `Secret`, `RunConfig`, `Limits`, `Packing`, `Quality`, `Recovery`, `Prices`. What comes
-back: `Result`, `RecordError`, `Counters`. What goes wrong: `EngineError`, `ConfigError`, `InputError`, `StoreError`,
-`RunStopped`, `MissingExtra`.
+Of whom and how: `Endpoint`, `Secret`, `RunConfig`, `Limits`, `Packing`, `Quality`, `Recovery`, `Prices`, `Escalation`.
+What comes back: `Result`, `RecordError`, `Counters`. What goes wrong: `EngineError`, `ConfigError`, `InputError`,
+`StoreError`, `RunStopped`, `MissingExtra`.
 """
 
 from engine.report.metrics import Counters as Counters
@@ -13,6 +13,7 @@ from engine.run.session import ResultStream as ResultStream
 from engine.run.session import annotate_sync as annotate_sync
 from engine.run.tasks import load_task as load_task
 from engine.vocabulary.config import Endpoint as Endpoint
+from engine.vocabulary.config import Escalation as Escalation
 from engine.vocabulary.config import Limits as Limits
 from engine.vocabulary.config import Packing as Packing
 from engine.vocabulary.config import Prices as Prices

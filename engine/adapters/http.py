@@ -6,11 +6,13 @@ import functools
 import re
 from collections.abc import Mapping
 from types import TracebackType
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import msgspec
+from aiohttp.connector import Connection
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
 """Unpacked. No honest reply comes near; what is longer is cut off and counts as a broken connection.
@@ -18,6 +20,9 @@ MAX_BODY_BYTES = 16 * 1024 * 1024
 One piece of a packed body is unpacked in steps of some 64 KiB, and headers are counted, by aiohttp itself: from 3.14.3
 on, which is why the package asks for it. Before, endless headers took 1 GB in two seconds.
 """
+
+MAX_INTERIM = 100
+"""Replies of 1xx before the one that counts. aiohttp skips any number: as fast as they come, on a core of their own."""
 
 _QUOTED = re.compile(r":?\s*(?:bytearray\()?\bb['\"].*", re.DOTALL)
 """Where an error of aiohttp's parser quotes what came: up to half a megabyte, and it may hold a part of our key."""
@@ -57,6 +62,7 @@ class HttpTransport:
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers=("User-Agent",),
+            response_class=_Response,
             raise_for_status=False,
         )
         return self
@@ -92,6 +98,31 @@ class HttpTransport:
             raise ConnectionRefusedError(_words(error)) from None
         except (aiohttp.ClientError, ValueError) as error:  # ValueError: a host name that no codec takes
             raise ConnectionError(_words(error)) from None
+
+
+class _Response(aiohttp.ClientResponse):
+    """One that gives up on an endpoint that announces a reply for ever."""
+
+    async def start(self, connection: Connection) -> aiohttp.ClientResponse:
+        """Read up to the headers of the reply that counts."""
+        protocol = connection.protocol
+        if protocol is None:
+            return await super().start(connection)
+        left, read = MAX_INTERIM + 1, protocol.read
+
+        async def bounded() -> Any:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise aiohttp.ClientConnectionError(f"more than {MAX_INTERIM} interim replies (1xx)")
+            return await read()
+
+        # aiohttp has no bound and no hook for it: for this reply, its connection's reader is ours.
+        protocol.read = bounded  # type: ignore[method-assign]
+        try:
+            return await super().start(connection)
+        finally:
+            del protocol.read
 
 
 _NOTHING_SENT = (

@@ -27,7 +27,7 @@ _TOKENS_BURST_S = 0.5
 """Of a minute's tokens: what a request should stay under."""
 
 
-class _Booking(msgspec.Struct):
+class _Booking(msgspec.Struct, eq=False):
     """What one request took of a limit; corrected when it is known what it used."""
 
     at_s: float
@@ -94,8 +94,11 @@ class _Limit:
         return wait_s
 
     def start(self, booking: _Booking) -> None:
-        """What was booked last starts only now; anything else keeps its place, since the ledger is in order of time."""
-        if self._ledger and self._ledger[-1] is booking:
+        """What was booked starts only now. The ledger is in order of time: it then comes last."""
+        if booking.in_window:
+            if self._ledger[-1] is not booking:
+                self._ledger.remove(booking)
+                self._ledger.append(booking)
             booking.at_s = anyio.current_time()
 
     def correct(self, booking: _Booking, used: int) -> None:

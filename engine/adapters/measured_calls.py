@@ -9,7 +9,7 @@ import msgspec
 from engine.adapters.store import RunStore
 
 _WHOLE = """
-SELECT id, size, input_tokens, output_tokens, sent_at, latency_s FROM calls
+SELECT id, size, input_tokens, output_tokens, reasoning_tokens, sent_at, latency_s FROM calls
 WHERE run_id IN (SELECT id FROM runs WHERE settings_id = ?) AND outcome = 'ok' AND accepted = size AND estimated = 0
     AND purpose = 'ask' ORDER BY id LIMIT ?
 """
@@ -22,6 +22,7 @@ WHERE settings_id = ? AND ok = 1 AND copied = 0 AND answered_by <= ?
 class MeasuredCall(msgspec.Struct, frozen=True, kw_only=True):
     """A request that answered all that it asked, with the endpoint's own token counts.
 
+    :ivar reasoning_tokens: of the output.
     :ivar sent_at: seconds since 1970.
     :ivar digests: of its records' inputs; empty where the store does not know all of them any more.
     """
@@ -32,6 +33,7 @@ class MeasuredCall(msgspec.Struct, frozen=True, kw_only=True):
     sent_at: float
     latency_s: float
     digests: frozenset[bytes]
+    reasoning_tokens: int = 0
 
 
 def settings_id(store: RunStore, *, task_key: str, model: str) -> int | None:
@@ -51,9 +53,10 @@ def measured_calls(store: RunStore, settings: int, *, most: int) -> list[Measure
             size=size,
             input_tokens=input_tokens,
             output_tokens=output_tokens,
+            reasoning_tokens=reasoning_tokens,
             sent_at=sent_at,
             latency_s=latency_s,
             digests=frozenset(digests[number]) if len(digests[number]) == size else frozenset(),
         )
-        for number, size, input_tokens, output_tokens, sent_at, latency_s in calls
+        for number, size, input_tokens, output_tokens, reasoning_tokens, sent_at, latency_s in calls
     ]

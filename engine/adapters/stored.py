@@ -64,6 +64,7 @@ class OutcomeCount(msgspec.Struct, frozen=True, kw_only=True):
     cached_tokens: int = 0
     output_tokens: int = 0
     wasted_tokens: int = 0
+    reasoning_tokens: int = 0
     unconfirmed_input_tokens: int = 0
     unconfirmed_output_tokens: int = 0
 
@@ -125,10 +126,13 @@ _RUN = (
 
 
 def runs(store: RunStore, *, newest: int | None = None) -> list[StoredRun]:
-    """So many of the newest runs, or all, the newest first."""
+    """So many of the newest runs, or all, the newest first; the part of a second model is no run of its own."""
 
     def read() -> list[StoredRun]:
-        return [_run(store, row) for row in store.query(f"{_RUN} ORDER BY r.id DESC LIMIT ?", (limit,))]
+        return [
+            _run(store, row)
+            for row in store.query(f"{_RUN} WHERE r.first_run IS NULL ORDER BY r.id DESC LIMIT ?", (limit,))
+        ]
 
     limit = -1 if newest is None else newest
     found = read()
@@ -208,7 +212,7 @@ def outcome_counts(store: RunStore) -> list[OutcomeCount]:
     rows = store.query(
         f"SELECT outcome, count(*), sum({barren}), sum(purpose = 'audit'), sum(input_tokens), sum(cached_tokens), "
         f"sum(output_tokens), sum(CASE WHEN {barren} THEN input_tokens + output_tokens ELSE 0 END), "
-        "sum(unconfirmed_input), sum(unconfirmed_output) FROM calls GROUP BY outcome"
+        "sum(reasoning_tokens), sum(unconfirmed_input), sum(unconfirmed_output) FROM calls GROUP BY outcome"
     )
     names = OutcomeCount.__struct_fields__
     found = {row[0]: OutcomeCount(**dict(zip(names, row, strict=True))) for row in rows}
@@ -300,6 +304,13 @@ def records_with_id(store: RunStore, run: StoredRun | None, settings_id: int, gi
     return found + [StoredRecord(place=None, answer=answer) for answer in answers.values()]
 
 
+def answer_of(store: RunStore, settings_id: int, key: str, digest: bytes) -> AnswerRow | None:
+    """The answer to one text of a record under these settings."""
+    sql = f"SELECT {_ANSWER} FROM answers a WHERE settings_id = ? AND key = ? AND digest = ?"
+    rows = store.query(sql, (settings_id, key, digest))
+    return read_answer(rows[0]) if rows else None
+
+
 def failed_records(store: RunStore, run: StoredRun | None, settings_id: int, *, most: int) -> list[StoredRecord]:
     """Records that failed or could not be read, in the order of the input; without one, in the order of ids."""
     if run is None:
@@ -342,100 +353,6 @@ def answers(store: RunStore, settings_id: int) -> Iterator[AnswerRow]:
             return
         yield from map(read_answer, rows)
         after = (rows[-1][0], rows[-1][1])
-
-
-# -- asking again ------------------------------------------------------------------------------------------------
-
-
-class AnswerFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which answers are to be asked again: those for which all that is given holds.
-
-    :ivar kinds: of failures, any of them.
-    :ivar keys: of records, any of them; empty for all.
-    """
-
-    failed: bool
-    kinds: Sequence[str]
-    batch_size_above: int | None
-    keys: Sequence[str]
-
-    def condition(self) -> tuple[str, list[Any]]:
-        """The condition on a row of answers, and its values."""
-        parts: list[str] = []
-        values: list[Any] = []
-        if self.failed or self.kinds:
-            parts.append("ok = 0")
-        if self.kinds:
-            parts.append(f"error_kind IN ({', '.join('?' * len(self.kinds))})")
-            values += self.kinds
-        if self.batch_size_above is not None:
-            parts.append("batch_size > ?")
-            values.append(self.batch_size_above)
-        if self.keys:
-            parts.append(f"key IN ({', '.join('?' * len(self.keys))})")
-            values += self.keys
-        return " AND ".join(parts), values
-
-
-def answered_keys(store: RunStore, settings_id: int, given: str) -> list[str]:
-    """Keys of the records, with an answer of any kind, that a person may mean by this id."""
-    keys = id_keys(given)
-    sql = f"SELECT DISTINCT key FROM answers WHERE settings_id = ? AND key IN ({', '.join('?' * len(keys))})"
-    return [row[0] for row in store.query(sql, (settings_id, *keys))]
-
-
-def has_answers(store: RunStore, settings_id: int, wanted: AnswerFilter) -> bool:
-    """Whether any answer is of that kind, whatever text of its record it answers."""
-    condition, values = wanted.condition()
-    sql = f"SELECT 1 FROM answers WHERE settings_id = ? AND {condition} LIMIT 1"
-    return bool(store.query(sql, (settings_id, *values)))
-
-
-def mark_again(store: RunStore, settings_id: int, wanted: AnswerFilter, *, run_id: int) -> dict[str | None, int]:
-    """Mark answers to be asked again by a run whose input is noted; how many of each kind, None for those that are ok.
-
-    Only texts that stand in that very input are marked: an answer to another text of the same id is not asked again by
-    it, and would stay marked for ever.
-    """
-    condition, values = wanted.condition()
-    condition += (
-        " AND EXISTS (SELECT 1 FROM inputs i WHERE i.run_id = ? AND i.key = answers.key AND i.digest = answers.digest)"
-    )
-    values = [*values, run_id]
-    rows = store.query(
-        f"SELECT error_kind, count(*) FROM answers WHERE settings_id = ? AND {condition} "
-        "GROUP BY error_kind ORDER BY count(*) DESC",
-        (settings_id, *values),
-    )
-    store.mark_redo(settings_id, condition, values)
-    return dict(rows)
-
-
-def answered_beyond(store: RunStore, limit: int) -> bool:
-    """Whether records of the newest input, after its first `limit`, have ended: a shorter output would lack them."""
-    newest = newest_input(store)
-    if newest is None:
-        return False
-    rows = store.query(
-        "SELECT 1 FROM inputs i JOIN answers a ON a.settings_id = ? AND a.key = i.key AND a.digest = i.digest "
-        "WHERE i.run_id = ? AND i.position >= ? LIMIT 1",
-        (newest.settings_id, newest.id, limit),
-    )
-    return bool(rows)
-
-
-def left_behind(store: RunStore, run_id: int) -> int:
-    """Records of the input before this run's that have ended, and whose ids its own, noted already, does not hold."""
-    rows = store.query("SELECT max(run_id) FROM inputs WHERE run_id < ?", (run_id,))
-    if rows[0][0] is None:
-        return 0
-    rows = store.query(
-        "SELECT count(*) FROM inputs i JOIN runs r ON r.id = i.run_id "
-        "JOIN answers a ON a.settings_id = r.settings_id AND a.key = i.key AND a.digest = i.digest "
-        "WHERE i.run_id = ? AND NOT EXISTS (SELECT 1 FROM inputs n WHERE n.run_id = ? AND n.key = i.key)",
-        (rows[0][0], run_id),
-    )
-    return int(rows[0][0])
 
 
 def size_of(path: str | os.PathLike[str]) -> int:

@@ -331,6 +331,13 @@ def spent_usd(calls: Iterable[Seen], prices: Prices | None, *, worst: bool = Fal
     )
 
 
+def spent_tokens(calls: Iterable[Seen]) -> int:
+    """Tokens of attempts, those without a reply at the most that they may be billed."""
+    return sum(
+        call.input_tokens + call.output_tokens + call.unconfirmed_input + call.unconfirmed_output for call in calls
+    )
+
+
 # -- repeats ---------------------------------------------------------------------------------------------------------
 
 

@@ -95,6 +95,13 @@ class OpenRaw(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
+class BudgetLeft(msgspec.Struct, frozen=True, kw_only=True):
+    """What a visit may spend, in dollars and in tokens; None is no budget."""
+
+    usd: float | None = None
+    tokens: int | None = None
+
+
 class Stopper:
     """Ends the visit that is under way, and all that would follow."""
 
@@ -149,7 +156,7 @@ class Runner:
         limits = self._config.limits
         return 0.0 if (limits.requests_per_minute, limits.tokens_per_minute) == (None, None) else PAUSE_S
 
-    def _settings(self, cell: Cell | OpenCell, budget_usd: float | None, seed: int) -> RunConfig:
+    def _settings(self, cell: Cell | OpenCell, budget: BudgetLeft, seed: int) -> RunConfig:
         """A fixed batch size without a guard: nothing is sent that was not asked for, and nothing is answered twice."""
         limits, packing = self._config.limits, self._config.packing
         return msgspec.structs.replace(
@@ -170,14 +177,15 @@ class Runner:
             quality=Quality(guard=False),
             recovery=Recovery(max_failed=1.0),
             on_bad_record="fail-record",
-            budget_usd=budget_usd,
+            budget_usd=budget.usd,
+            budget_tokens=budget.tokens,
             seed=seed,
         )
 
     # -- closed loop ---------------------------------------------------------------------------------------------
 
     async def closed(
-        self, cell: Cell, *, requests: int, seconds: float, latency_s: float, budget_usd: float | None, seed: int
+        self, cell: Cell, *, requests: int, seconds: float, latency_s: float, budget: BudgetLeft, seed: int
     ) -> Raw:
         """Keep `concurrency` requests in flight, for so many requests or so many seconds, whichever ends first.
 
@@ -186,7 +194,7 @@ class Runner:
         records = self._feed.take(requests * cell.batch_size)
         stopped: RunStopped | None = None
         send_s = max(seconds / 2, seconds - 1.5 * latency_s)
-        async with self._visit(cell, seconds + _GRACE_S, budget_usd, seed) as visit:
+        async with self._visit(cell, seconds + _GRACE_S, budget, seed) as visit:
             stream = visit.engine.annotate(self._task, records)
             with self._stopper.watch(anyio.move_on_after(send_s)):
                 try:
@@ -200,7 +208,7 @@ class Runner:
     # -- open loop -----------------------------------------------------------------------------------------------
 
     async def open(
-        self, cell: OpenCell, *, records: int, seconds: float, latency_s: float, budget_usd: float | None, seed: int
+        self, cell: OpenCell, *, records: int, seconds: float, latency_s: float, budget: BudgetLeft, seed: int
     ) -> OpenRaw:
         """Hand records over at Poisson times, whether or not earlier ones are answered.
 
@@ -212,7 +220,7 @@ class Runner:
         arrived: dict[int, Arrival] = {}
         starts = primer_calls = 0
         started = 0.0
-        async with self._visit(cell, seconds + _GRACE_S, budget_usd, seed) as visit:
+        async with self._visit(cell, seconds + _GRACE_S, budget, seed) as visit:
             try:
                 await self._primed(visit.engine, cell)
                 primer_calls = self.tap.posts
@@ -270,14 +278,14 @@ class Runner:
 
     @asynccontextmanager
     async def _visit(
-        self, cell: Cell | OpenCell, hard_s: float, budget_usd: float | None, seed: int
+        self, cell: Cell | OpenCell, hard_s: float, budget: BudgetLeft, seed: int
     ) -> AsyncIterator[_Visit]:
         """A fresh engine on a store of its own; after `hard_s` whatever is still in flight is given up."""
         with tempfile.TemporaryDirectory(prefix="annotate-bench-", dir=self._folder) as folder:
             store = Path(folder) / "store.sqlite"
             engine = Engine(
                 self._endpoint,
-                self._settings(cell, budget_usd, seed),
+                self._settings(cell, budget, seed),
                 store=store,
                 transport=self.tap,
                 virtual_time=self._virtual_time,

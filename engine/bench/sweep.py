@@ -13,7 +13,7 @@ from engine.bench.document import Best, ClosedPoint, OpenPoint, Totals
 from engine.bench.figures import OpenVisit, Seen, Visit
 from engine.bench.knee import Knee, Point, find_knee
 from engine.bench.plan import Caps, Cell, Fitted, Grid, OpenCell
-from engine.bench.runner import FATAL, Raw, Runner
+from engine.bench.runner import FATAL, BudgetLeft, Raw, Runner
 from engine.report import words
 from engine.vocabulary.config import Prices
 from engine.vocabulary.errors import RunStopped
@@ -44,6 +44,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     target_p95_s: float | None = None
     prices: Prices | None = None
     budget_usd: float | None = None
+    budget_tokens: int | None = None
     limits: figures.Limits = figures.Limits()
     seed: int = 0
     judge_client: bool = True
@@ -257,7 +258,7 @@ class Sweep:
         await anyio.sleep(self._runner.pause_s)
         done = await self._runner.open(
             cell, records=plan.arrivals_at_most(place, wishes.caps),
-            seconds=self._within(seconds), latency_s=latency_s, budget_usd=self._budget_left(),
+            seconds=self._within(seconds), latency_s=latency_s, budget=self._budget_left(),
             seed=wishes.seed * 1_000_003 + 500_000 + 1_000 * repeat + self._visits,
         )  # fmt: skip
         self._calls += done.raw.calls
@@ -283,7 +284,7 @@ class Sweep:
             await anyio.sleep(self._runner.pause_s)
         raw = await self._runner.closed(
             cell, requests=requests, seconds=self._within(seconds), latency_s=latency_s,
-            budget_usd=self._budget_left(), seed=self._wishes.seed * 1_000_003 + seed,
+            budget=self._budget_left(), seed=self._wishes.seed * 1_000_003 + seed,
         )  # fmt: skip
         self._calls += raw.calls
         self._failed += sum(not record.ok for record in raw.records)
@@ -298,18 +299,29 @@ class Sweep:
     def _judge(self, raw: Raw, visit: Visit | None) -> None:
         """Whether to go on: an error of one cell is that cell's, unless no other would escape it."""
         if raw.stopped is not None and raw.stopped.kind in FATAL:
-            self.stopped = str(raw.stopped)
+            self.stopped = self._why_stopped(raw.stopped)
             return
         self._barren = 0 if visit is not None and visit.records_ok else self._barren + 1
         if self._barren >= _BARREN_VISITS and not self._runner.is_stopped:
             self.stopped = f"the endpoint has answered nothing in {self._barren} cells: {_why(raw)}"
 
-    def _budget_left(self) -> float | None:
+    def _budget_left(self) -> BudgetLeft:
         """For the next visit, whose store knows of no other. Nothing left is a budget that no request fits in."""
-        if self._wishes.budget_usd is None:
-            return None
-        spent = figures.spent_usd(self._calls, self._wishes.prices, worst=True)
-        return max(1e-12, self._wishes.budget_usd - spent)
+        usd, tokens = self._wishes.budget_usd, self._wishes.budget_tokens
+        if usd is not None:
+            usd = max(1e-12, usd - figures.spent_usd(self._calls, self._wishes.prices, worst=True))
+        if tokens is not None:
+            tokens = max(1, tokens - figures.spent_tokens(self._calls))
+        return BudgetLeft(usd=usd, tokens=tokens)
+
+    def _why_stopped(self, stopped: RunStopped) -> str:
+        """In words. What a visit says of a budget is of what was left for it."""
+        if stopped.kind != "budget":
+            return str(stopped)
+        usd, tokens = self._wishes.budget_usd, self._wishes.budget_tokens
+        budgets = [] if usd is None else [f"${usd:g} (--budget-usd)"]
+        budgets += [] if tokens is None else [f"{tokens:,} tokens (--budget-tokens)"]
+        return f"the budget of {' and '.join(budgets)} leaves no room for the next request"
 
     # -- what it came to -------------------------------------------------------------------------------------------
 

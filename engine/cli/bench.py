@@ -35,7 +35,7 @@ from engine.cli.bench_options import Asked, asked_of, bench_options, shared_opti
 from engine.cli.bench_text import print_bench, print_plan
 from engine.cli.exits import ALL_ANNOTATED, STOPPED
 from engine.cli.interrupts import Interrupts, with_interrupts
-from engine.cli.logs import logging_as, logging_refusals
+from engine.cli.logs import LoggedCommand, logging_as, logging_refusals
 from engine.cli.options import Settings
 from engine.decide.pricing import cost_usd
 from engine.run.compose import fitted, open_workbench
@@ -46,7 +46,7 @@ _EMBEDDED = "the embedded model"
 _PACKAGES = ("annotation-engine", "aiohttp", "anyio", "aiolimiter", "msgspec", "tiktoken")
 
 
-@click.command("bench", params=shared_options())
+@click.command("bench", cls=LoggedCommand, params=shared_options())
 @click.argument("task")
 @click.argument("input")
 @bench_options
@@ -99,8 +99,8 @@ async def _measured(asked: Asked, interrupts: Interrupts) -> int:
             feed, at_most = await _fed(asked, target)
             print_plan(
                 asked.grid, at_most, time_s=asked.time_s, endpoint=target.shown, model=target.name,
-                usd=_worst_usd(at_most, target.config), budget_usd=target.config.budget_usd, records=len(feed),
-                skipped=feed.skipped,
+                usd=_worst_usd(at_most, target.config), budget_usd=target.config.budget_usd,
+                budget_tokens=target.config.budget_tokens, records=len(feed), skipped=feed.skipped,
             )  # fmt: skip
             if asked.dry_run:
                 return ALL_ANNOTATED
@@ -156,6 +156,7 @@ def _wishes(asked: Asked, target: _Target, used_s: float) -> Wishes:
         target_p95_s=asked.target_p95_s,
         prices=config.prices,
         budget_usd=config.budget_usd,
+        budget_tokens=config.budget_tokens,
         limits=Allowed(
             requests_per_minute=config.limits.requests_per_minute, tokens_per_minute=config.limits.tokens_per_minute
         ),
@@ -218,6 +219,7 @@ def _document(
             "extra_body": sorted(target.endpoint.extra_body),
             "prices": None if config.prices is None else msgspec.to_builtins(config.prices),
             "budget_usd": config.budget_usd,
+            "budget_tokens": config.budget_tokens,
             "requests_per_visit": asked.caps.requests,
             "visit_s": asked.caps.visit_s,
             "quick": asked.caps.quick,

@@ -23,11 +23,11 @@ from engine.vocabulary.task import Task
 _SHARED = (
     "base_url", "provider", "model", "model_path", "rpm", "tpm", "max_input_tokens", "max_output_tokens",
     "prices", "price_input", "price_output", "price_cached", "key_file", "timeout_s", "temperature", "extra_body",
-    "headers", "answer_form", "log_json", "log_level",
+    "reasoning_effort", "headers", "answer_form", "log_json", "log_level",
 )  # fmt: skip
 """Options that mean the same as in `run`."""
 
-_NAMED_ALIKE = ("budget_usd",)
+_NAMED_ALIKE = ("budget_usd", "budget_tokens")
 """Options of `run` that are worded anew here."""
 
 _FULL_MINUTES, _QUICK_MINUTES = 30.0, 9.75  # quick ends within ten, its start and its last words included
@@ -76,6 +76,8 @@ _OPTIONS: list[Callable[[Any], Any]] = [
                  help="Of every cell, in another order each time."),
     click.option("--budget-usd", type=click.FloatRange(min=0, min_open=True), callback=_finite, metavar="X",
                  help="Stop before more is spent, over all cells; needs prices."),
+    click.option("--budget-tokens", type=click.IntRange(min=1), metavar="N",
+                 help="The same in tokens, input and output together."),
     click.option("--target-p95-s", type=click.FloatRange(min=0, min_open=True), callback=_finite, metavar="X",
                  help="The latency target: goodput counts what is valid and within it."),
     click.option("--quick", is_flag=True, help="Fewer cells, and done within 10 minutes."),

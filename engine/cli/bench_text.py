@@ -24,19 +24,19 @@ _WIDTH = 160
 
 def print_plan(
     grid: Grid, at_most: AtMost, *, time_s: float, endpoint: str, model: str, usd: float | None,
-    budget_usd: float | None, records: int, skipped: int,
+    budget_usd: float | None, budget_tokens: int | None, records: int, skipped: int,
 ) -> None:  # fmt: skip
     """Say, before anything is sent, what will be."""
     for line in plan_lines(
-        grid, at_most, time_s=time_s, endpoint=endpoint, model=model, usd=usd, budget_usd=budget_usd, records=records,
-        skipped=skipped,
+        grid, at_most, time_s=time_s, endpoint=endpoint, model=model, usd=usd, budget_usd=budget_usd,
+        budget_tokens=budget_tokens, records=records, skipped=skipped,
     ):  # fmt: skip
         click.echo(line, err=True)
 
 
 def plan_lines(
     grid: Grid, at_most: AtMost, *, time_s: float, endpoint: str, model: str, usd: float | None,
-    budget_usd: float | None, records: int, skipped: int,
+    budget_usd: float | None, budget_tokens: int | None, records: int, skipped: int,
 ) -> Iterator[str]:  # fmt: skip
     """The plan, line by line."""
     yield f"bench of {one_line(model)} at {one_line(endpoint)}, within {words.duration(time_s)}"
@@ -60,6 +60,8 @@ def plan_lines(
     if usd is not None:
         held = "" if budget_usd is None else f"; it stops at {words.price(budget_usd)}"
         yield f"  cost          about {words.usd(usd)} at the most{held}"
+    if budget_tokens is not None:
+        yield f"  budget        it stops at {words.number(budget_tokens)} tokens"
 
 
 def print_bench(document: Bench, output: Path, *, console: Console | None = None) -> None:

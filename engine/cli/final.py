@@ -12,6 +12,9 @@ from rich.text import Text
 
 from engine.report import sentences, words
 from engine.report.document import Percentiles, Report
+from engine.report.gold import gold_values
+from engine.report.variables import variable_values
+from engine.report.vote_words import escalation_values, votes_values
 
 _LABEL_WIDTH = 12
 _LONG_PAUSE_S = 10.0
@@ -97,6 +100,13 @@ def rows(report: Report, places: Places) -> Iterator[Row]:
         yield Row("tokens", _tokens(report))
         yield from _speed(report)
         yield from _labels(report)
+        yield from ([Row("variables", variable_values(report.variables))] if report.variables else [])
+        if report.gold is not None:
+            yield Row("gold", gold_values(report.gold), bad=bool(report.gold.moves))
+        if report.votes is not None or report.confidence is not None:
+            yield Row("confidence" if report.votes is None else "votes", votes_values(report))
+    if report.escalation is not None:
+        yield Row("escalated", escalation_values(report))
     if report.cost is not None and report.requests.total:
         each = report.cost.per_1000_valid_usd
         price = [] if each is None else [f"{words.usd(each)} for 1,000 valid records"]
@@ -134,7 +144,8 @@ def _requests(report: Report) -> list[str]:
 def _tokens(report: Report) -> list[str]:
     tokens = report.tokens
     cached = f" ({words.share(tokens.cached, tokens.input)} cached)" if tokens.cached else ""
-    said = [f"{words.number(tokens.input)} in{cached}", f"{words.number(tokens.output)} out"]
+    thought = f" ({words.share(tokens.reasoning, tokens.output)} reasoning)" if tokens.reasoning else ""
+    said = [f"{words.number(tokens.input)} in{cached}", f"{words.number(tokens.output)} out{thought}"]
     if tokens.wasted:
         said.append(f"{words.share(tokens.wasted, tokens.input + tokens.output)} wasted")
     if tokens.estimated:

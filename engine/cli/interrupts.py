@@ -2,8 +2,8 @@
 
 SIGTERM (a supervisor, `kill`) and SIGHUP (the terminal or the connection to it is gone) mean what Ctrl-C means once:
 send nothing more, keep what is in flight, write the output. A second Ctrl-C or SIGTERM gives up what is in flight. A
-hang-up is never taken for a second signal, since logging out may send both at once, and nobody has decided to give
-anything up.
+hang-up is never taken for a second signal, nor is another signal soon after the first: a terminal that closes sends one
+and the supervisor another, in either order, and nobody has decided to give anything up.
 Who started the command with `nohup` wants it to go on: an ignored SIGHUP stays ignored.
 """
 
@@ -19,13 +19,35 @@ import anyio.abc
 
 from engine.cli.exits import STOPPED
 
+_SOON_S = 2.0
+
+
+class Stops:
+    """Tells whether a signal asks for something new. Pure."""
+
+    def __init__(self) -> None:
+        self._first_s = 0.0
+        self._came: set[int] = set()
+
+    def is_new(self, number: int, now: float) -> bool:
+        """The first one is, and any later one, but a hang-up and one of another kind that comes soon after the first.
+
+        :param now: seconds of any clock.
+        """
+        is_first, is_again = not self._came, number in self._came
+        self._first_s = now if is_first else self._first_s
+        self._came.add(number)
+        if is_first:
+            return True
+        return number != signal.SIGHUP and (is_again or now >= self._first_s + _SOON_S)
+
 
 class Interrupts:
     """Calls a function at each signal. Which one is changed as the run goes on; see `engine.cli.run`."""
 
     def __init__(self) -> None:
         self._react: Callable[[], None] = _nothing
-        self._came = False
+        self._stops = Stops()
 
     def call(self, react: Callable[[], None]) -> None:
         """From now on, call this at each signal."""
@@ -39,9 +61,8 @@ class Interrupts:
             async for number in signals:
                 if number == signal.SIGHUP:
                     _leave(terminals)
-                    if self._came:
-                        continue
-                self._came = True
+                if not self._stops.is_new(number, anyio.current_time()):
+                    continue
                 with contextlib.suppress(OSError):  # what it says has nobody to read it any more
                     self._react()
 

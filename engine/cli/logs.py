@@ -159,6 +159,40 @@ def logging_refusals(options: Mapping[str, Any], *files: str | None) -> Iterator
         raise
 
 
+class LoggedCommand(click.Command):
+    """A command whose log also has what its own words were refused for, before there were any options."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Read the command line."""
+        words = list(args)  # click takes them out of its own
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except click.ClickException as error:
+            given = {name: _value_of(f"--{name.replace('_', '-')}", words) for name in ("log_json", "log_level")}
+            if given["log_level"] not in LEVELS:
+                given["log_level"] = None
+            shown_as_hidden = {str(number): word for number, word in enumerate(words)}  # those that look like keys
+            options = given | {"headers": shown_as_hidden}
+            others = [part for word in words for part in (word, word.partition("=")[2])]
+            if given["log_json"] in others:
+                others.remove(given["log_json"])  # once: a second time it is another file's name too
+            with suppress(click.ClickException, OSError, ValueError), logging_refusals(options, *others):
+                raise error
+            raise
+
+
+def _value_of(option: str, words: Sequence[str]) -> str | None:
+    """What an option was given on a command line that cannot be read as a whole; `-` where it was given nothing."""
+    for word, after in reversed([*zip(words, [*words[1:], "-"], strict=True)]):
+        if word == option:
+            return STANDARD_ERROR if after.startswith("-") else after
+        if word.startswith(f"{option}="):
+            return word.partition("=")[2]
+    return None
+
+
 def _is_one_of(path: str, files: Sequence[str | None]) -> bool:
     return path != STANDARD_ERROR and Path(path).resolve() in {Path(file).resolve() for file in files if file}
 

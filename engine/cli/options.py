@@ -18,7 +18,17 @@ from engine.adapters.providers.known import PROVIDERS, key_variables, provider_a
 from engine.cli.logs import LEVELS, Wish
 from engine.cli.secrets import body_with_secrets, check_body, header_value
 from engine.run.prices import priced
-from engine.vocabulary.config import Endpoint, Limits, Packing, Prices, Quality, Recovery, RunConfig
+from engine.vocabulary.config import (
+    MOST_GOLD,
+    Endpoint,
+    Escalation,
+    Limits,
+    Packing,
+    Prices,
+    Quality,
+    Recovery,
+    RunConfig,
+)
 from engine.vocabulary.errors import ConfigError
 from engine.vocabulary.secrets import secret_parameter, shown_address
 
@@ -142,6 +152,27 @@ _OPTIONS: list[Callable[[Any], Any]] = [
                  help="Of labels that may change with their batch, beyond what changes when asked twice."),
     click.option("--no-quality-guard", is_flag=True,
                  help="Let auto look at the format only: labels may go wrong in perfect JSON."),
+    click.option("--gold", metavar="FILE",
+                 help="Records with known answers, mixed into batches to judge their size by; never in the output."),
+    click.option("--gold-field", metavar="NAME",
+                 help="Of --gold, the field with the right answer.  [default: label, output or gold]"),
+    click.option("--gold-rate", type=_Finite(0, MOST_GOLD, min_open=True), default=0.05, show_default=True,
+                 metavar="SHARE", help="Of the records that are sent, those from --gold."),
+    click.option("--gold-output", metavar="FILE", help="Write the answers to --gold there, right or wrong, as JSONL."),
+    click.option("--votes", type=click.IntRange(min=1), default=1, show_default=True, metavar="K",
+                 help="Ask each record up to K times, each time among others; the majority counts."),
+    click.option("--votes-stop", type=click.Choice(["decided", "agreed", "never"]), default="decided",
+                 show_default=True,
+                 help="Ask no more when the majority is sure; or when two answers in a row agree; or after all K."),
+    click.option("--confidence", type=click.Choice(["votes", "logprobs"]), default="votes", show_default=True,
+                 help="logprobs: also by the probabilities of an answer's tokens, where the endpoint gives them."),
+    click.option("--escalate-below", type=_Finite(0, 1, min_open=True), metavar="P",
+                 help="Ask a second model about records less sure than P; needs --votes or --confidence."),
+    click.option("--escalate-model", metavar="NAME", help="The second model, whose answers then count."),
+    click.option("--escalate-base-url", callback=_base_url, metavar="URL", help="Its endpoint.  [default: the same]"),
+    click.option("--escalate-price-input", type=_Finite(min=0), metavar="X",
+                 help="Of the second model, US dollars per million input tokens."),
+    click.option("--escalate-price-output", type=_Finite(min=0), metavar="X", help="... per million output tokens."),
     click.option("--neighbour-guard", type=click.Choice(["off", "watch", "canaries"]), default="watch",
                  show_default=True,
                  help="Against orders in a text that change the labels of others; canaries for data you do not trust."),
@@ -156,6 +187,8 @@ _OPTIONS: list[Callable[[Any], Any]] = [
                  help="In CSV and TSV, mark cells that a spreadsheet would run as a formula."),
     click.option("--report", metavar="DIR",
                  help="Write report.json and report.html there; those of an earlier run become report-1 and so on."),
+    click.option("--warm-prefix/--no-warm-prefix", default=None,
+                 help="Send the first request alone, for the prefix cache.  [default: where cached input is cheaper]"),
     click.option("--budget-usd", type=_Finite(min=0, min_open=True), metavar="X",
                  help="Stop before more is spent on this store, over all its runs; an unknown model needs prices."),
     click.option("--budget-tokens", type=click.IntRange(min=1), metavar="N",
@@ -176,6 +209,8 @@ _OPTIONS: list[Callable[[Any], Any]] = [
     click.option("--limit", type=click.IntRange(min=1), metavar="N",
                  help="Only the first N records; refused where the output holds others already."),
     click.option("--temperature", type=_Finite(min=0), default=0.0, show_default=True, metavar="X"),
+    click.option("--reasoning-effort", type=click.Choice(["none", "minimal", "low", "medium", "high"]),
+                 help="How much the model is to think before it answers; what it thinks is paid for as output."),
     click.option("--extra-body", callback=_json_object, metavar="JSON", help="Merged into every request body."),
     click.option("--header", "headers", multiple=True, callback=_headers, metavar="K=V",
                  help="May be repeated. A key is no VALUE: say where it is, K=env:VARIABLE or K=file:PATH."),
@@ -228,6 +263,7 @@ def run_settings(options: dict[str, Any]) -> Settings:
         headers=options["headers"],
         extra_body=body_with_secrets(options["extra_body"]),
         temperature=options["temperature"],
+        reasoning_effort=options["reasoning_effort"],
         timeout_s=options["timeout_s"] or (_EMBEDDED_TIMEOUT_S if base_url is None else _TIMEOUT_S),
     )
     endpoint = None if base_url is None else asked
@@ -284,6 +320,7 @@ def _config(options: dict[str, Any]) -> RunConfig:
             guard=not options["no_quality_guard"],
             max_disagreement=options["max_disagreement"],
             neighbours=options["neighbour_guard"],
+            gold_rate=options["gold_rate"],
         ),
         objective=options["objective"],
         target_p95_s=options["target_p95_s"],
@@ -291,7 +328,12 @@ def _config(options: dict[str, Any]) -> RunConfig:
         prices=_prices(options),
         budget_usd=options["budget_usd"],
         budget_tokens=options["budget_tokens"],
+        votes=options["votes"],
+        votes_stop=options["votes_stop"],
+        confidence=options["confidence"],
+        escalation=_escalation(options),
         answer_form=options["answer_form"],
+        warm_prefix=options["warm_prefix"],
         on_bad_record=options["on_bad_record"],
         retry_failed=options["retry_failed"],
         seed=options["seed"],
@@ -304,6 +346,20 @@ def _max_batch_size(batch_size: int | None, most: int | None) -> int:
     if batch_size is not None and batch_size > most:
         raise click.UsageError(f"--batch-size {batch_size} is above --max-batch-size {most}; leave one of them out")
     return most
+
+
+def _escalation(options: dict[str, Any]) -> Escalation | None:
+    below, model = options["escalate_below"], options["escalate_model"]
+    more = [name for name in ("base_url", "price_input", "price_output") if options[f"escalate_{name}"] is not None]
+    if below is None and model is None and not more:
+        return None
+    if below is None or model is None:
+        raise click.UsageError("--escalate-below and --escalate-model go together")
+    given = options["escalate_price_input"], options["escalate_price_output"]
+    if (given[0] is None) != (given[1] is None):
+        raise click.UsageError("--escalate-price-input and --escalate-price-output go together")
+    prices = None if given[0] is None else Prices(input=given[0], output=given[1])
+    return Escalation(below=below, model=model, base_url=options["escalate_base_url"], prices=prices)
 
 
 def _prices(options: dict[str, Any]) -> Prices | None:

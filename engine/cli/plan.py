@@ -25,6 +25,19 @@ _SHARED = frozenset({
 """Options that mean the same as in `run`."""
 
 
+def _reasoning(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[float, float] | None:
+    if value is None:
+        return None
+    call, _, record = value.partition(",")
+    try:
+        numbers = float(call), float(record or 0)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not of the form N or N,M, such as 800,40") from None
+    if not all(0 <= number < 1e9 for number in numbers):
+        raise click.BadParameter(f"{value!r}: tokens are numbers from 0 up")
+    return numbers
+
+
 @click.command("plan", params=[option for option in run_command.params if option.name in _SHARED])
 @click.argument("task")
 @click.argument("input")
@@ -50,11 +63,18 @@ _SHARED = frozenset({
     metavar="FILE",
     help="The run store of a first, small run: its calls say how this endpoint counts, and how fast it is.",
 )
+@click.option(
+    "--reasoning-tokens",
+    callback=_reasoning,
+    metavar="N[,M]",
+    help="Tokens that the model thinks with before it answers: N a request, and M a record.  [default: as the store's "
+    "calls say]",
+)
 @click.option("--keyed", is_flag=True, help="For --answer-form keyed.")
 @click.option("--report", type=click.Path(path_type=Path), metavar="DIR", help="Write plan.json and plan.html there.")
 def plan_command(
     task: str, input: str, batch_sizes: tuple[int, ...], sample: int, store: Path | None, keyed: bool,
-    report: Path | None, **options: Any,
+    reasoning_tokens: tuple[float, float] | None, report: Path | None, **options: Any,
 ) -> int:  # fmt: skip
     """Say what labelling INPUT as TASK says will take, for each batch size: requests, tokens, cost and time.
 
@@ -70,6 +90,7 @@ def plan_command(
         limit=options["limit"],
         store=store,
         model=settings.endpoint.model if settings.endpoint else None,
+        reasoning=reasoning_tokens,
     )
     if report is not None and report.exists() and not report.is_dir():
         raise ConfigError(f"--report: {report} is a file; name a folder")

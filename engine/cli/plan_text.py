@@ -36,7 +36,9 @@ def print_plan(plan: Plan, *, console: Console | None = None) -> None:
 def _table(plan: Plan) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     sampled = ["±"] if _is_sampled(plan) else []
-    for name in ("batch", "requests", "input tokens", *sampled, "static", "output", "input saved", *_more(plan)):
+    thought = ["reasoning"] if _thinks(plan) else []
+    tokens = ("input tokens", *sampled, "static", "output", *thought)
+    for name in ("batch", "requests", *tokens, "input saved", *_more(plan)):
         table.add_column(name, justify="right", no_wrap=True)
     for each in plan.forecasts:
         table.add_row(*_row(plan, each))
@@ -57,6 +59,10 @@ def _is_sampled(plan: Plan) -> bool:
     return any(each.input_interval is not None for each in plan.forecasts)
 
 
+def _thinks(plan: Plan) -> bool:
+    return any(each.reasoning_tokens for each in plan.forecasts)
+
+
 def _row(plan: Plan, each: Forecast) -> Iterator[str]:
     yield f"{each.batch_size}{' <' if each.batch_size == plan.worth_it else '  '}"
     yield words.number(each.requests)
@@ -66,6 +72,8 @@ def _row(plan: Plan, each: Forecast) -> Iterator[str]:
         yield "" if interval is None else words.share((interval.high - interval.low) / 2, each.input_tokens)
     yield words.share(each.static_tokens, each.input_tokens)
     yield words.number(each.output_tokens)
+    if _thinks(plan):
+        yield words.share(each.reasoning_tokens, each.output_tokens)
     yield words.share(each.saved, 1)
     if plan.prices is not None:
         yield from ("–" if usd is None else words.usd(usd) for usd in (each.usd, each.cached_usd, each.batch_api_usd))

@@ -110,7 +110,7 @@ class Watch:
             in_flight=counters.in_flight,
             held_by=held_by,
             has_sent=counters.first_sent_s is not None,
-            paused_s=0.0 if now is None or held_by != "pause" else max(0.0, counters.paused_until_s - now),
+            paused_s=0.0 if now is None or held_by != "pause" else _paused_s(counters, now),
             per_s=per_s,
             left_s=(total - done) / per_s if per_s and total is not None and total > done else None,
         )
@@ -124,6 +124,10 @@ class Watch:
             cached_tokens=self._counters.tokens_cached,
             output_tokens=self._counters.tokens_output,
         )
+
+
+def _paused_s(counters: Counters, now: float) -> float:
+    return max(0.0, counters.paused_until_s - now, counters.held_until_s - now)
 
 
 def parts(view: View) -> list[str]:

@@ -14,26 +14,22 @@ from click.core import ParameterSource
 from engine.adapters.store import RunStore, open_store, read_store
 from engine.adapters.stored import (
     STORE_SUFFIX,
-    AnswerFilter,
     StoredRun,
     answer_counts,
-    answered_keys,
-    has_answers,
-    left_behind,
-    mark_again,
     runs,
     store_path,
 )
+from engine.adapters.stored_again import AnswerFilter, answered_keys, has_answers, left_behind, mark_again
 from engine.cli.console import pasteable
 from engine.cli.exits import ALL_ANNOTATED, STOPPED
-from engine.cli.logs import logging_refusals
+from engine.cli.logs import LoggedCommand, logging_refusals
 from engine.cli.options import run_options
 from engine.cli.run import Job, as_typed, make_job, run_job
 from engine.run.compose import Run, task_key
 from engine.vocabulary.errors import ConfigError
 
 
-@click.command("retry")
+@click.command("retry", cls=LoggedCommand)
 @click.argument("store_or_output")
 @click.option("--failed", is_flag=True, help="Failed records; so it is when no filter is given.")
 @click.option("--kind", "kinds", multiple=True, metavar="KIND", help="Records that failed so. May be repeated.")

@@ -6,7 +6,6 @@ import os
 import shlex
 import time
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,15 @@ from engine.adapters.files import FileSource, check_output_path, write_rows
 from engine.adapters.files.atomic import make_folder
 from engine.adapters.providers.known import KEY_VARIABLE, key_variables
 from engine.adapters.store import NotByRun, RunStore
-from engine.adapters.stored import STORE_SUFFIX, answered_beyond, left_behind, newest_input
+from engine.adapters.stored import STORE_SUFFIX, newest_input
+from engine.adapters.stored_again import answered_beyond, has_inputs, left_behind
 from engine.cli.console import pasteable, silence_stdout
+from engine.cli.earlier_output import has_rows, holds_more, without_any
 from engine.cli.exits import ALL_ANNOTATED, SOME_FAILED, STOPPED
 from engine.cli.final import Places, print_final
+from engine.cli.gold import GoldFiles, gold_files, read_gold_files, write_gold_answers
 from engine.cli.interrupts import Interrupts, with_interrupts
-from engine.cli.logs import logging_as, logging_refusals
+from engine.cli.logs import LoggedCommand, logging_as, logging_refusals
 from engine.cli.options import Settings, check_key, run_options, run_settings
 from engine.cli.progress import make_progress
 from engine.cli.prompt import print_first_request
@@ -40,7 +42,7 @@ from engine.vocabulary.task import Task
 
 _LONG_PAUSE_S = 10.0
 _STANDARD_STREAM = "-"
-_PATH_OPTIONS = ("output", "store", "report", "model_path", "key_file", "prices")
+_PATH_OPTIONS = ("output", "store", "report", "model_path", "key_file", "prices", "gold", "gold_output")
 _LOG_OPTIONS = ("log_json", "log_level")
 
 
@@ -53,6 +55,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     :ivar again: the command that goes on with it, for a person.
     :ivar ask_again: the command that asks for failed records again; None for the same one with --retry-failed.
     :ivar when_noted: called when the input is noted and nothing is sent yet.
+    :ivar gold: records with known answers; None: there are none.
     """
 
     task: Task
@@ -68,9 +71,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     again: str
     ask_again: str | None = None
     when_noted: WhenNoted | None = None
+    gold: GoldFiles | None = None
 
 
-@click.command("run")
+@click.command("run", cls=LoggedCommand)
 @click.argument("task")
 @click.argument("input")
 @run_options
@@ -94,10 +98,15 @@ def run_command(task: str, input: str, show_prompt: bool, **options: Any) -> int
 
 
 def _warner(job: Job) -> WhenNoted:
-    """Rows that leave the output with their records are told and not refused: the input may be cut down on purpose."""
+    """Rows that leave the output with their records are told and not refused: the input may be cut down on purpose.
+
+    To nothing it is not.
+    """
 
     def warn(store: RunStore, run: Run) -> bool:
         if job.source.rereadable:  # what a stream lacks is known at its end
+            if not has_inputs(store, run.run_id) and has_rows(job.output):
+                raise without_any(job.source.name, job.output)
             _tell_left_behind(job, left_behind(store, run.run_id), "this input any more")
         return True
 
@@ -129,7 +138,9 @@ def make_job(task: str, input: str, options: dict[str, Any], *, again: str) -> J
     report = options["report"]
     pages = {} if report is None else {f"{name} of --report": f"{report}/{name}" for name in (JSON_NAME, HTML_NAME)}
     _check_distinct(
-        {"TASK": task, "INPUT": input, "--output": output, "--store": store, "--log-json": settings.log.json} | pages
+        {"TASK": task, "INPUT": input, "--output": output, "--store": store, "--log-json": settings.log.json}
+        | {"--gold": options["gold"], "--gold-output": options["gold_output"]}
+        | pages
     )
     _check_report_folder(report)
     return Job(
@@ -144,6 +155,7 @@ def make_job(task: str, input: str, options: dict[str, Any], *, again: str) -> J
         limit=options["limit"],
         note=_note(task, input, options | {"store": store}),
         again=again,
+        gold=gold_files(options),
     )
 
 
@@ -243,7 +255,8 @@ async def _annotate(job: Job, interrupts: Interrupts) -> int:
             allow_change=job.settings.allow_change,
         ) as bench:
             _check_limit(bench, job)
-            corpus = CorpusRun(bench, job.task, job.source, limit=job.limit, when_noted=job.when_noted)
+            gold = read_gold_files(bench, job.task, job.gold)
+            corpus = CorpusRun(bench, job.task, job.source, limit=job.limit, when_noted=job.when_noted, gold=gold)
             try:
                 stopped = await _labelled(corpus, job, interrupts)
             except EngineError:
@@ -251,9 +264,12 @@ async def _annotate(job: Job, interrupts: Interrupts) -> int:
             except Exception:  # a bug; what is paid for is written all the same
                 await _write_output(bench, corpus, job, interrupts)
                 raise
+            if corpus.is_empty and stopped is None and has_rows(job.output):
+                raise without_any(job.source.name, job.output)
             came = "this stream" if stopped is None else "what came before the stop"
             _tell_left_behind(job, corpus.left_behind, came)
             is_written = await _write_output(bench, corpus, job, interrupts)
+            write_gold_answers(job.gold, corpus.counters)
             code = await _finish(bench, corpus, job, stopped, wall_s=time.monotonic() - started, is_written=is_written)
             return code if is_written else STOPPED
     _write_nothing(job.output)
@@ -270,20 +286,12 @@ def _check_limit(bench: Workbench, job: Job) -> None:
     """
     if job.limit is None or not Path(job.output).is_file():
         return  # nothing is written over
-    if answered_beyond(bench.store, job.limit) or _holds_more(job.output, job.limit):
+    if answered_beyond(bench.store, job.limit) or holds_more(job.output, job.limit):
         records = "record" if job.limit == 1 else f"{job.limit:,} records"
         raise ConfigError(
             f"{job.output} holds more than the first {records}, and would be written without the rest; leave --limit "
             f"out, or use another --output (with --store {shlex.quote(str(job.store))} nothing is asked twice)"
         )
-
-
-def _holds_more(output: str, limit: int) -> bool:
-    """Whether an output has more rows. What cannot be read is none of ours."""
-    try:
-        return sum(1 for _ in islice(FileSource(output), limit + 1)) > limit
-    except EngineError:
-        return False
 
 
 async def _labelled(corpus: CorpusRun, job: Job, interrupts: Interrupts) -> RunStopped | None:
@@ -345,6 +353,8 @@ async def _write_output(bench: Workbench, corpus: CorpusRun, job: Job, interrupt
         if job.store is not None and not isinstance(error, NotByRun):
             export = pasteable(["export", job.store, "--output", "FILE"])
             click.echo(f"The answers are in the run store; write them elsewhere with: {export}", err=True)
+        elif job.store is None:
+            click.echo("The answers are lost: nothing keeps them but --store FILE.", err=True)
         return False
     return True
 
@@ -352,6 +362,8 @@ async def _write_output(bench: Workbench, corpus: CorpusRun, job: Job, interrupt
 def _write(bench: Workbench, corpus: CorpusRun, job: Job) -> None:
     """A run that was taken back while its input was checked leaves the earlier one to be written."""
     run = corpus.run
+    if corpus.is_empty and has_rows(job.output):
+        return  # it was stopped before anything came
     if run is not None and bench.store.query("SELECT 1 FROM runs WHERE id = ?", (run.run_id,)):
         corpus.write_output(job.output, csv_safe=job.csv_safe)
     elif newest_input(bench.store) is not None:

@@ -95,9 +95,11 @@ def _meanings(view: Overview) -> list[str]:
 def _tokens(view: Overview) -> str:
     sums = {
         name: sum(getattr(one, f"{name}_tokens") for one in view.requests)
-        for name in ("input", "cached", "output", "wasted")
+        for name in ("input", "cached", "output", "wasted", "reasoning")
     }
-    return "{input:,} input ({cached:,} of them cached), {output:,} output; {wasted:,} wasted".format(**sums)
+    thought = f" ({sums['reasoning']:,} of them reasoning)" if sums["reasoning"] else ""
+    said = f"{sums['input']:,} input ({sums['cached']:,} of them cached), {sums['output']:,} output{thought}"
+    return f"{said}; {sums['wasted']:,} wasted"
 
 
 def _unconfirmed(view: Overview) -> list[str]:
@@ -114,7 +116,7 @@ def _unconfirmed(view: Overview) -> list[str]:
 _RUN_ENDS = {
     "done": "done",
     "interrupted": "interrupted",
-    "killed": "killed: its process ended before it did",
+    "killed": "killed: its process ended before it did, or could not note its end (a full disk)",
     "store": "stopped: the run store could not be written, as on a full disk",
     "crashed": "crashed: an error of the program ended it",
 }
@@ -148,12 +150,27 @@ def story(record: RecordStory) -> str:
     ]
     if record.status == "ok":
         lines.append(_line("output", _value(record.output)))
+        lines += _sure(record)
+    if record.error is not None and record.error.valid:
+        lines.append(_line("valid", _value(record.error.valid)))
     if record.marked:
         lines.append(_line("marked", "the next run asks it again"))
     if record.calls:
         lines.append(_line("cost", _cost(record)))
         lines.append(_line("asked", f"in {_count(len(record.calls), 'request')}, in this order"))
     return "\n".join([*lines, *(_call(call) for call in record.calls)])
+
+
+def _sure(record: RecordStory) -> list[str]:
+    """How sure the answer is, and whose."""
+    lines = []
+    if record.confidence is not None:
+        votes = "" if record.votes == 1 else f", of {record.votes} votes"
+        lines.append(_line("confidence", f"{record.confidence:.2f}{votes}"))
+    if record.model is not None:
+        said = "" if record.first_output is None else f"; the first model had said {_value(record.first_output)}"
+        lines.append(_line("model", f"{plain(record.model)}{said}"))
+    return lines
 
 
 def _status(record: RecordStory) -> str:
@@ -186,13 +203,14 @@ def _call(call: CallStory) -> str:
         if part
     )
     guess = ", estimated" if call.estimated else ""
+    thought = f" ({call.reasoning_tokens:,} of them reasoning)" if call.reasoning_tokens else ""
     maybe = call.unconfirmed_input_tokens + call.unconfirmed_output_tokens
     if maybe:
         guess += f"; no reply, and it may be billed for up to {maybe:,}"
     lines = [
         f"  #{call.number}  {_count(call.records, 'record')}, {call.accepted} answered: "
         f"{plain(call.outcome)} ({ended})",
-        f"      {call.input_tokens:,} input and {call.output_tokens:,} output tokens{guess}, "
+        f"      {call.input_tokens:,} input and {call.output_tokens:,} output tokens{thought}{guess}, "
         f"share {call.share_tokens:,.1f}",
     ]
     if call.message:
@@ -220,10 +238,12 @@ def _value(value: Any) -> str:
 def failed_row(record: StoredRecord) -> dict[str, Any]:
     """A failed record for programs."""
     kind, message = _failure(record)
+    answer = record.answer
+    valid = {} if answer is None or answer.output is None else {"valid": msgspec.json.decode(answer.output)}
     return {
         "id": record_id(record),
         "line": record.place.line if record.place else None,
-        "error": {"kind": kind, "message": message},
+        "error": {"kind": kind, "message": message, **valid},
         "calls": list(record.answer.calls) if record.answer else [],
     }
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from functools import partial
 from itertools import islice
@@ -32,13 +33,14 @@ from engine.run.compose import fitted, with_environment_key
 from engine.run.tasks import load_task
 from engine.tuning import tune_sentences as sentences
 from engine.tuning.gold import Gold, read_gold
+from engine.tuning.grouping import parts_of
 from engine.tuning.page.tune_html import write_tuned
 from engine.tuning.space import Space, load_space, task_of
 from engine.tuning.trial import Means
 from engine.tuning.tune import Aim, Progress, Search
 from engine.tuning.tune_document import Tuned
 from engine.tuning.tune_task import task_toml
-from engine.vocabulary.errors import ConfigError
+from engine.vocabulary.errors import ConfigError, RunStopped
 from engine.vocabulary.task import Task
 from engine.vocabulary.values import RawRecord
 
@@ -46,6 +48,7 @@ _SHARED = frozenset({
     "base_url", "provider", "model", "model_path", "rpm", "tpm", "itpm", "otpm", "max_concurrency", "neighbour_guard",
     "max_input_tokens", "max_output_tokens", "prices", "price_input", "price_output", "price_cached", "timeout_s",
     "attempts", "limit", "temperature", "extra_body", "headers", "key_file", "log_json", "log_level", "seed",
+    "reasoning_effort",
 })  # fmt: skip
 """Options that mean the same as in `run`."""
 
@@ -232,8 +235,13 @@ async def _tuned(asked: Asked, interrupts: Interrupts) -> int:
                 search.stop()
 
             interrupts.call(react)
-            tuned = await search.run(partial(_tell, asked.aim))
-            return _ended(asked, tuned)
+            try:
+                tuned = await search.run(_tell)
+            except RunStopped as stop:
+                if stop.kind != "interrupted":
+                    raise
+            else:
+                return _ended(asked, tuned)
     click.echo("annotate: interrupted; the answers so far are kept, and the same command goes on", err=True)
     return STOPPED
 
@@ -261,12 +269,10 @@ def _tell_plan(search: Search, asked: Asked) -> None:
     )
 
 
-def _tell(aim: Aim, progress: Progress) -> None:
-    setting = progress.setting
-    more = "" if setting.wording == "own" else f", wording {setting.wording}"
+def _tell(progress: Progress) -> None:
     click.echo(
         f"{progress.spent_tokens:>12,} tokens  {progress.running:>3} left  to record {progress.upto:>5,}: "
-        f"{setting.batch_size} a request, {setting.examples} examples, {setting.form}{one_line(more)}",
+        f"{one_line(sentences.in_full(progress.setting))}",
         err=True,
     )
 
@@ -275,9 +281,7 @@ def _ended(asked: Asked, tuned: Tuned) -> int:
     """Tell, and write what is to be kept. Who broke it off wants no task file of half a search."""
     print_tuned(tuned)
     if tuned.stop_kind in (None, "budget"):
-        again = ["run", str(asked.output), "INPUT", "--output", "LABELS.jsonl", *tuned.options]
-        _write(asked, tuned, again)
-        click.echo(f"written: {asked.output}; use it with: {pasteable(again)} and your endpoint's options")
+        _write_all(asked, tuned)
     else:
         click.echo(f"{asked.output} is not written")
     if asked.report is not None:
@@ -285,16 +289,36 @@ def _ended(asked: Asked, tuned: Tuned) -> int:
     return ALL_ANNOTATED if tuned.stopped is None else STOPPED
 
 
-def _write(asked: Asked, tuned: Tuned, again: Sequence[str]) -> None:
-    task = task_of(tuned.choice.setting, asked.task, asked.aim.space)
+def _write_all(asked: Asked, tuned: Tuned) -> None:
+    """The task file of the choice; one for each group of variables, where they are asked apart."""
+    setting = tuned.choice.setting
+    tasks = parts_of(task_of(setting, asked.task, asked.aim.space), setting.variables)
+    if len(tasks) == 1:
+        _write(asked, tuned, tasks[0], asked.output, "LABELS.jsonl", "")
+        return
+    apart = (
+        f"The choice asks the variables apart: it takes {len(tasks)} runs. Their outputs hold the same records in the "
+        "same order, to be joined line by line or by id."
+    )
+    for task in tasks:
+        names = "+".join(re.sub(r"[^\w-]", "_", name) for name in task.fields)
+        path = asked.output.with_name(f"{asked.output.stem}.{names}{asked.output.suffix}")
+        _write(asked, tuned, task, path, f"LABELS.{names}.jsonl", apart)
+    click.echo(apart)
+
+
+def _write(asked: Asked, tuned: Tuned, task: Task, path: Path, labels: str, apart: str) -> None:
+    again = ["run", str(path), "INPUT", "--output", labels, *tuned.options]
     comment = [
         f"Written by annotate tune from {asked.aim.task_name} and {asked.aim.gold_name}.",
         sentences.headline(tuned),
         *sentences.why(tuned),
+        *([apart] if apart else []),
         f"Use it with: {pasteable(again)}",
     ]
     try:
-        with replacing(asked.output) as stream:
+        with replacing(path) as stream:
             stream.write(task_toml(task, comment=comment).encode())
     except OSError as error:
-        raise ConfigError(f"--output: {asked.output} cannot be written: {error.strerror}") from None
+        raise ConfigError(f"--output: {path} cannot be written: {error.strerror}") from None
+    click.echo(f"written: {path}; use it with: {pasteable(again)} and your endpoint's options")

@@ -28,6 +28,9 @@ def print_tuned(tuned: Tuned, *, console: Console | None = None) -> None:
         console = Console(file=console.file, highlight=False, width=_WIDTH, color_system=None)
     console.print(_table(tuned))
     console.print(Text(_legend(tuned)), soft_wrap=True)
+    if tuned.variables:
+        console.print()
+        console.print(_by_variable(tuned))
     console.print()
     lines = (sentences.headline(tuned), *sentences.why(tuned), sentences.spending(tuned))
     for line in (*lines, *(f"note: {note}" for note in tuned.notes)):
@@ -56,14 +59,35 @@ def _table(tuned: Tuned) -> Table:
     return table
 
 
+def _by_variable(tuned: Tuned) -> Table:
+    """The same settings, variable by variable."""
+    table = Table(
+        box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, title_justify="left",
+        title=f"accuracy of each variable, with its interval{tuned.beside}",
+    )  # fmt: skip
+    table.add_column("", no_wrap=True)
+    for dimension in tuned.dimensions or ["batch_size"]:
+        table.add_column(_TITLES.get(dimension, dimension.removeprefix("body.")), justify="right", no_wrap=True)
+    for name in tuned.variables:
+        table.add_column(one_line(name, most=40), justify="right", no_wrap=True)
+    for place, row in enumerate(tuned.rows):
+        if row.variables:
+            table.add_row(*_head(tuned, place, row), *map(sentences.variable, row.variables))
+    return table
+
+
 def _money(tuned: Tuned) -> list[str]:
     return ["$/1,000"] if any(row.usd_per_1000 is not None for row in tuned.rows) else []
 
 
-def _cells(tuned: Tuned, place: int, row: Row) -> Iterator[str]:
+def _head(tuned: Tuned, place: int, row: Row) -> Iterator[str]:
     yield f"{'>' if place == tuned.chosen else ' '}{'*' if row.on_front else ' '}"
     for dimension in tuned.dimensions or ["batch_size"]:
         yield one_line(str(value_of(row.setting, dimension)), most=30)
+
+
+def _cells(tuned: Tuned, place: int, row: Row) -> Iterator[str]:
+    yield from _head(tuned, place, row)
     yield words.number(row.records)
     if not row.records:
         yield from ("–",) * (8 + len(_money(tuned)))

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from engine.decide.outputs import Check, NotAnOutput
+from engine.decide.outputs import Check, NotAnOutput, Partial, PartlyAnOutput
 
 MAX_TEXT = 1_000_000
 """Characters of a reply that are looked at; no honest reply comes near."""
@@ -34,6 +34,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     :ivar foreign: results for ids that were not asked.
     :ivar found: result objects found, of whatever worth. 0 means that the reply was not in the format at all.
     :ivar unkeyed: results of the keyed form that came without their key.
+    :ivar partial: of the ids in `defects`, those with some valid variables, and nothing else said about them.
     """
 
     answers: Mapping[str, Any]
@@ -41,6 +42,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     foreign: int
     found: int
     unkeyed: int = 0
+    partial: Mapping[str, Partial] = {}
 
 
 class _Twins(dict[str, Any]):
@@ -56,6 +58,8 @@ def read_answers(text: str, asked: Mapping[str, str], check: Check, *, keyed: bo
     """
     answers: dict[str, Any] = {}
     defects: dict[str, str] = {}
+    partial: dict[str, Partial] = {}
+    spoiled: set[str] = set()  # more than one thing was said of them, or one that cannot be trusted in any part
     foreign = found = unkeyed = 0
     for result in _results(_spoken(text[:MAX_TEXT])):
         found += 1
@@ -68,15 +72,21 @@ def read_answers(text: str, asked: Mapping[str, str], check: Check, *, keyed: bo
                 unkeyed += "starts" not in result
                 _check_key(result.get("starts"), asked[id_], asked)
             output = _checked(result, check)
+        except PartlyAnOutput as error:
+            if partial.setdefault(id_, error.partial) != error.partial:
+                spoiled.add(id_)
+            defects[id_] = str(error)
         except NotAnOutput as error:
+            spoiled.add(id_)
             defects[id_] = str(error)
         else:
             if id_ in answers and answers[id_] != output:
                 defects[id_] = "answered twice, differently"
             answers[id_] = output
     for id_ in defects:
-        answers.pop(id_, None)
-    return Reading(answers=answers, defects=defects, foreign=foreign, found=found, unkeyed=unkeyed)
+        if answers.pop(id_, None) is not None or id_ in spoiled:
+            partial.pop(id_, None)
+    return Reading(answers=answers, defects=defects, foreign=foreign, found=found, unkeyed=unkeyed, partial=partial)
 
 
 def _checked(result: Mapping[str, Any], check: Check) -> Any:

@@ -1,13 +1,15 @@
 """How many tokens a request will take, learned from what the endpoint says it took.
 
 Input: tiktoken's count times a learned ratio, since the endpoint's tokenizer is another one. Output: a prior from the
-task's own answers until usage comes in, then mean plus two deviations of tokens per answered record.
+task's own answers until usage comes in, then mean plus two deviations of tokens per answered record. What a model
+thinks before it answers is learned apart (`reasoning`): it goes by the request more than by the record.
 """
 
 from __future__ import annotations
 
 import math
 
+from engine.decide.reasoning import Reasoning
 from engine.vocabulary.values import Usage
 
 ENTRY_TOKENS = 14
@@ -30,6 +32,7 @@ _UNKNOWN = 1.15  # the ratio to be safe from before any reply: other tokenizers 
 _CALL_OUTPUT = 48
 _MAX_CALL_OUTPUT = 32_000
 _ABSURD = 16.0  # times what was expected: a figure beyond is taken for this, so that one wrong one does little harm
+_THOUGHT = 0.5  # of the output, from which on a reply that was cut was cut for its reasoning
 
 
 class TokenEstimates:
@@ -48,21 +51,24 @@ class TokenEstimates:
         self._variance = (prior_output_tokens / 2) ** 2
         self._call_overhead = float(_CALL_OUTPUT)
         self._whole = 0
+        self.reasoning = Reasoning()
 
     @classmethod
     def known(
-        cls, *, static_tokens: int, input_ratio: float, output_mean: float, output_deviation: float
-    ) -> TokenEstimates:
+        cls, *, static_tokens: int, input_ratio: float, output_mean: float, output_deviation: float,
+        reasoning: Reasoning | None = None,
+    ) -> TokenEstimates:  # fmt: skip
         """As after many replies that said this, for a forecast."""
         estimates = cls(static_tokens=static_tokens, prior_output_tokens=output_mean)
         estimates._charged, estimates._replies = input_ratio * estimates._counted, 1.0
         estimates._variance, estimates._weight, estimates._whole = output_deviation**2, _MEMORY, _WHOLE
+        estimates.reasoning = reasoning or Reasoning()
         return estimates
 
     def __repr__(self) -> str:
         return (
             f"TokenEstimates(input_ratio={self.input_ratio:.3f}, output_per_record={self.output_per_record:.1f}, "
-            f"call_overhead={self._call_overhead:.0f})"
+            f"call_overhead={self._call_overhead:.0f}, {self.reasoning!r})"
         )
 
     @property
@@ -72,13 +78,17 @@ class TokenEstimates:
 
     @property
     def output_per_record(self) -> float:
-        """A high estimate of one record's output tokens: mean + 2 standard deviations."""
+        """A high estimate of one record's output tokens: mean + 2 standard deviations, and room to reason about it."""
+        return self._answer + self.reasoning.per_record
+
+    @property
+    def _answer(self) -> float:
         return self._mean + 2 * math.sqrt(self._variance)
 
     @property
     def call_overhead(self) -> float:
         """Output tokens that a call may need besides its records: the frame, and reasoning where there is any."""
-        return self._call_overhead
+        return self._call_overhead + self.reasoning.per_call
 
     @property
     def static_tokens(self) -> int:
@@ -115,26 +125,30 @@ class TokenEstimates:
 
     def output_tokens(self, records: int) -> int:
         """Expected output tokens of a request: what is reserved of the limit."""
-        return math.ceil(records * self.output_per_record + min(self._call_overhead, 4 * _CALL_OUTPUT) / 2)
+        answers = records * self._answer + min(self._call_overhead, 4 * _CALL_OUTPUT) / 2
+        return math.ceil(answers + self.reasoning.expected(records))
 
     def max_output_tokens(self, records: int, scale: float, cap: int) -> int:
         """What the request may put out at the most: the expectation with slack, so that honest replies fit."""
         slack, call = _SLACK, self._call_overhead
         if self._whole >= _WHOLE:
             slack, call = _WHOLE_SLACK, call - (_CALL_OUTPUT - _WHOLE_CALL_OUTPUT)
-        wanted = (records * self.output_per_record * slack + call) * scale
+        wanted = (records * self._answer * slack + call + self.reasoning.most(records)) * scale
         return max(1, min(cap, math.ceil(wanted)))
 
-    def observe(self, *, counted_input: int, usage: Usage, answered: int, cut: bool) -> None:
+    def observe(self, *, counted_input: int, usage: Usage, answered: int, cut: bool, asked: int = 0) -> None:
         """Learn from one reply. Whatever it says, every estimate stays finite and above zero.
 
         :param counted_input: what `counted_input` said of the request.
         :param answered: result objects in the reply.
         :param cut: the reply ended at its token limit.
+        :param asked: records in the request; 0: as many as were answered.
         """
         if usage.estimated:
             return
-        self._whole = 0 if cut else self._whole + 1
+        thought = cut and not answered and usage.reasoning_tokens > _THOUGHT * usage.output_tokens
+        if not thought:
+            self._whole = 0 if cut else self._whole + 1
         fade = math.exp(-1 / 50)
         charged = _between(counted_input / _ABSURD, usage.input_tokens, counted_input * _ABSURD)
         if self._replies:  # the first one says what the ratio is, and nothing of how it varies
@@ -142,12 +156,21 @@ class TokenEstimates:
         self._replies = self._replies * fade + 1
         self._counted = self._counted * fade + counted_input
         self._charged = self._charged * fade + charged
+        said = max(0, usage.output_tokens - usage.reasoning_tokens)
+        if thought:
+            self.reasoning.observe_cut(max(1, asked), usage.output_tokens)
+        elif answered or not cut:
+            self.reasoning.observe(max(1, asked or answered), usage.reasoning_tokens)
         if answered:
-            self._learn_output(usage.output_tokens / answered, answered)
-            self._learn_overhead(usage.output_tokens)
-        elif cut:
+            self._learn_output(said / answered, answered)
+            self._learn_overhead(said)
+        elif cut and not thought:
             # Not one answer before the limit: a model that thinks first. Give the call room, not each record.
             self._call_overhead = _between(2 * self._call_overhead, 2.0 * usage.output_tokens, _MAX_CALL_OUTPUT)
+
+    def observe_unsaid(self, asked: int, output_tokens: int) -> None:
+        """A reply was cut at so many tokens and shows nothing, and its endpoint counts nothing: it has thought."""
+        self.reasoning.observe_cut(max(1, asked), output_tokens)
 
     def _learn_spread(self, squared: float, fade: float) -> None:
         """Variance of the ratio, times tokens: what tokens do at random averages out in large requests."""

@@ -16,6 +16,7 @@ import msgspec
 from engine.decide.estimates import TokenEstimates
 from engine.decide.packing import pack
 from engine.decide.pricing import cost_usd
+from engine.decide.reasoning import SCATTER, Reasoning
 from engine.decide.room import request_room
 from engine.vocabulary.config import Limits, Packing, Prices
 
@@ -70,6 +71,8 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     :ivar input_ratio: the endpoint's tokens for one of ours.
     :ivar output_call: output tokens of a reply besides its results; `output_record` of one result, on average.
     :ivar output_deviation: standard deviation of `output_record`.
+    :ivar reasoning_call: tokens that the model thinks with in a request, besides `reasoning_record` for each record: on
+        top of the other output. `reasoning_scatter`: standard deviation, as a share.
     :ivar latency: None where nobody has measured it.
     """
 
@@ -78,6 +81,9 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     output_record: float
     output_deviation: float = 0.0
     input_ratio: float = 1.0
+    reasoning_call: float = 0.0
+    reasoning_record: float = 0.0
+    reasoning_scatter: float = SCATTER
     latency: Latency | None = None
 
 
@@ -95,6 +101,7 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     :ivar static_tokens: input tokens that are the same in every request; `item_tokens` the others, as it will count.
     :ivar input_interval: of `input_tokens`, for a corpus of which a sample was counted; else None.
     :ivar saved: share of the input tokens at batch size 1 that are not sent.
+    :ivar reasoning_tokens: of the output, what the model thinks with.
     :ivar cached_tokens: of the input, read from a prefix cache where the endpoint has one and all calls but one hit.
     :ivar usd: None without prices, as those below.
     :ivar cached_usd: with the prefix cache; None where the prefix is too short for one or no price of it is known.
@@ -118,6 +125,7 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     batch_api_usd: float | None
     time_s: float | None
     bound_by: str | None
+    reasoning_tokens: int = 0
 
 
 class Given(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,7 +153,8 @@ def _forecast(
     requests = max(1, round(packed + corpus.alone_share * (corpus.asked - packed)))
     input_tokens = _input_tokens(corpus, terms, requests=requests)
     static = terms.static_tokens * terms.input_ratio * requests
-    output = terms.output_call * requests + terms.output_record * corpus.asked
+    reasoning = terms.reasoning_call * requests + terms.reasoning_record * corpus.asked
+    output = terms.output_call * requests + terms.output_record * corpus.asked + reasoning
     cacheable = math.floor(terms.static_tokens * terms.input_ratio / CACHE_STEP) * CACHE_STEP
     cached = (requests - 1) * cacheable if cacheable >= CACHE_LEAST else 0
     time_s, bound_by = _time(corpus, terms, given, requests, input_tokens, output)
@@ -161,6 +170,7 @@ def _forecast(
         input_tokens=round(input_tokens),
         input_interval=_interval(input_tokens, doubt, least=static),
         output_tokens=round(output),
+        reasoning_tokens=round(reasoning),
         saved=1 - input_tokens / alone,
         cached_tokens=cached,
         usd=usd,
@@ -234,6 +244,9 @@ def _estimates(terms: Terms) -> TokenEstimates:
         input_ratio=terms.input_ratio,
         output_mean=terms.output_record,
         output_deviation=terms.output_deviation,
+        reasoning=Reasoning.known(
+            call=terms.reasoning_call, record=terms.reasoning_record, scatter=terms.reasoning_scatter
+        ),
     )
 
 

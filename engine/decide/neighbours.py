@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Hashable, Sequence
 
+from engine.decide.neighbours_alike import AlikeBatches
 from engine.decide.neighbours_canaries import Canary, CanaryPool, canaries_for, slack
 from engine.decide.neighbours_evidence import LabelShares, Signs
 from engine.decide.neighbours_family import Answers, Asked, Family
@@ -49,6 +50,7 @@ class NeighbourGuard:
         self._compares = can_compare and mode != "off"
         self.shares = LabelShares()
         self.canaries = CanaryPool()
+        self.alike = AlikeBatches()
         self.alarms = self.right = self.wrong = self.unexamined = 0
         self.screened = self._seen = 0
         self.suspects: list[RecordId] = []
@@ -148,6 +150,8 @@ class NeighbourGuard:
             looks_ordered = False
         changed = [one for one, label in zip(asked.canaries, said, strict=True) if label != one.label]
         if not unvouched and not looks_ordered:
+            if self._mode == "watch":
+                self.alike.note(list(answers.values()))
             if asked.canaries:
                 self.canaries.note(asked.canaries, changed, alarmed=False, disturbed=False)
             for index, canary in enumerate(asked.canaries):
@@ -256,7 +260,7 @@ class NeighbourGuard:
 
     def notices(self) -> list[str]:
         """What the user should know at the end of a run."""
-        return [said for said in (self._found(), self._spared(), self._not_guarded()) if said]
+        return [said for said in (self._found(), self._spared(), self._not_guarded(), self.alike.sentence) if said]
 
     def _found(self) -> str:
         found = len(self.suspects)

@@ -17,6 +17,9 @@ _PER_HALVING = 4.0  # requests that an alarm takes for each halving; expected wh
 Answers = Mapping[bytes, Hashable]
 """Digest of a record -> its label; records without an answer, or without one that can be compared, are not in it."""
 
+UNSAID: Hashable = ("NoneType", None)
+"""In a label of several parts, a variable without a valid answer: `quality_evidence.label_signature` of None."""
+
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """A batch that was asked.
@@ -89,7 +92,7 @@ class Family:
 
         :param noise: how often an answer changes by itself.
         """
-        changed = sum(self.first.get(digest, label) != label for digest, label in self.last.items())
+        changed = sum(_differ(self.first.get(digest, label), label) for digest, label in self.last.items())
         return changed > _NOISY * noise * self._size
 
     def was_right(self, noise: float) -> bool:
@@ -105,5 +108,14 @@ class Family:
 
     def suspects(self) -> list[RecordId]:
         """Records that ended alone with the answer that they had: those that they disturbed have another one now."""
-        same = [id_ for digest, id_ in self._alone.items() if self.last.get(digest) == self.first.get(digest)]
+        same = [
+            id_ for digest, id_ in self._alone.items() if not _differ(self.last.get(digest), self.first.get(digest))
+        ]
         return same or list(self._alone.values())
+
+
+def _differ(first: Hashable, last: Hashable) -> bool:
+    """Whether two labels are not the same, as far as both say anything."""
+    if isinstance(first, tuple) and isinstance(last, tuple) and len(first) == len(last):
+        return any(one != other and UNSAID not in (one, other) for one, other in zip(first, last, strict=True))
+    return first != last

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
+
 from engine.vocabulary.errors import ConfigError
 from engine.vocabulary.task import LABELLED, Field, FieldType, Task
 
@@ -20,11 +22,34 @@ class NotAnOutput(ValueError):
     """A value that the task does not allow; the text says why, without the record."""
 
 
+class Partial(msgspec.Struct, frozen=True, kw_only=True):
+    """An object of which some variables are valid.
+
+    :ivar valid: canonical values by variable. :ivar wrong: why each of the others is not. Together they are all
+        variables of the task, each in one of the two.
+    :ivar names: all variables, in the order in which an output has them.
+    """
+
+    valid: Mapping[str, Any]
+    wrong: Mapping[str, str]
+    names: tuple[str, ...]
+
+
+class PartlyAnOutput(NotAnOutput):
+    """An object of which some variables are valid: `partial` says which."""
+
+    def __init__(self, partial: Partial) -> None:
+        """Its text names what is wrong."""
+        super().__init__("; ".join(partial.wrong.values()))
+        self.partial = partial
+
+
 def output_check(task: Task) -> Check:
     """A function from a JSON value to the canonical output, raising `NotAnOutput`.
 
-    Labels are matched exactly first, then without regard to case and outer spaces where that is unambiguous; the
-    output is always the label as the task spells it. Unknown keys of an object are dropped.
+    Where some variables of several are valid and others not, it raises `PartlyAnOutput`. Labels are matched exactly
+    first, then without regard to case and outer spaces where that is unambiguous; the output is always the label as the
+    task spells it. Unknown keys of an object are dropped.
     """
     checks = {name: _field_check(field, task.abstain) for name, field in task.variables.items()}
     if not task.is_object:
@@ -33,7 +58,18 @@ def output_check(task: Task) -> Check:
     def check_object(value: Any) -> Any:
         if not isinstance(value, dict):
             raise NotAnOutput(f"output is {_kind(value)}, not an object of {', '.join(checks)}")
-        return {name: _checked_field(name, check, value) for name, check in checks.items()}
+        valid: dict[str, Any] = {}
+        wrong: dict[str, str] = {}
+        for name, check in checks.items():
+            try:
+                valid[name] = _checked_field(name, check, value)
+            except NotAnOutput as error:
+                wrong[name] = str(error)
+        if not wrong:
+            return valid
+        if not valid:
+            raise NotAnOutput("; ".join(wrong.values()))
+        raise PartlyAnOutput(Partial(valid=valid, wrong=wrong, names=tuple(checks)))
 
     return check_object
 

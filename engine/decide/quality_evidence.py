@@ -89,8 +89,7 @@ class Evidence:
         self.gold = Count()  # hits: right
         self.lost = Count()  # gold with both ways asked; hits: right alone, wrong in the batch
         self.gained = Count()  # the reverse
-        self.worse = Bet(most=MAX_LOSS)  # right alone less right in the batch, of the same records
-        self.no_worse = Bet(most=-MAX_LOSS)  # the reverse
+        self.no_worse = Bet(most=-MAX_LOSS)  # right in the batch less right alone, of the same records
         self.copying = Bet(most=_CLEAR)  # equal pairs within batches, beyond those across two
         self.collapse = Bet(most=_CLEAR)  # equal pairs of answers, beyond those of the lone answers to the same records
         self.labels: Counter[Hashable] = Counter()
@@ -145,7 +144,6 @@ class Evidence:
         if alone is not None:
             self.lost.add(alone and not correct)
             self.gained.add(correct and not alone)
-            self.worse.add(float(alone) - float(correct))
             self.no_worse.add(float(correct) - float(alone))
 
     @property

@@ -5,10 +5,12 @@ Everything is judged by rungs, the powers of two. `quality` says what to ask to 
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 
 import msgspec
 
+from engine.decide.gold_test import GoldTest, Shown
+from engine.decide.gold_values import Ride
 from engine.decide.quality_evidence import MAX_LOSS, Evidence, Labels
 from engine.decide.quality_stats import Count, Interval, gold_needed, least_share_above, loss_seen_by_gold
 from engine.decide.quality_values import AuditCount, AuditKind, CurveRow, QualityVerdict, VerdictKind
@@ -25,6 +27,13 @@ BAD = ("changes", "worse", "collapsing")
 
 MOST_REPEATS = 160
 """Lone asks that are repeated for the noise, at the most."""
+
+GOLD_RULES_FROM = 300
+"""Records with gold from which on gold judges the sizes in place of lone asks: fewer would not show a loss of 10 points
+(docs/design/gold.md), which is what lone asks let through at the most."""
+
+_GOLD_TO_GROW = 24  # pairs at a size before the next one is tried
+_GOLD_WAITS = 0.05  # of accuracy lost there, by estimate, at which more pairs are waited for
 
 _ALPHA_BAD = 0.05  # of ever calling a size bad that is not, over all sizes, for each reason: changes, collapsing, worse
 _ALPHA_HOLDS = 0.05  # of letting a size through that changes more than allowed
@@ -48,14 +57,16 @@ class Judge:
 
     def __init__(
         self, *, max_disagreement: float = DEFAULT_MAX_DISAGREEMENT, judges: bool = True, start: int = 2,
-        on_trial: bool = False,
+        on_trial: bool = False, by_gold: bool = False,
     ) -> None:  # fmt: skip
         """
         :param max_disagreement: share of answers that may differ from the lone ones beyond the noise.
         :param judges: whether answers can be compared (see `quality_evidence.can_be_judged`).
         :param start: the size that is used before anything is known.
         :param on_trial: of an answer form that is not in use: the largest size alone decides (`wants_trial`).
+        :param by_gold: there is enough of it to judge by: a size is gone to, and left where gold shows a loss.
         """
+        self._by_gold = by_gold
         self._alpha_pass = _ALPHA_HOLDS if on_trial else _ALPHA_PASS
         self._most = max_disagreement
         self._judges = judges
@@ -64,6 +75,7 @@ class Judge:
         self._noise = Count()  # hits: another lone answer than the first time
         self._repeats: list[bool] = []  # the same, one by one
         self._lost: dict[int, Count] = {}  # by size; hits: an anchor that was not answered in a batch of it
+        self.gold = GoldTest()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(allowed_size={self.allowed_size()}, noise={self._noise}, rungs={self._rungs})"
@@ -107,6 +119,20 @@ class Judge:
         :param alone: whether its lone answer was right, where there is one: pairs say far more than two accuracies.
         """
         self._at(size).add_gold(correct, alone)
+        if alone is not None:
+            self.gold.add(rung_of(size), [float(alone) - float(correct)])
+
+    def observe_gold_batch(self, size: int, rides: Sequence[Ride], *, sweep: int = 1) -> Shown | None:
+        """The records with gold of one batch. What they show, if they show a loss that was not known.
+
+        :param sweep: which pass through the gold; only the first one is of records that are new.
+        """
+        if sweep == 1:
+            for ride in rides:
+                alone = None if ride.alone is None else ride.alone == 1.0
+                self._at(size).add_gold(ride.right == 1.0, alone)
+        pairs = [ride.alone - ride.right for ride in rides if ride.alone is not None]
+        return self.gold.add(rung_of(size), pairs, sweep=sweep)
 
     def _note_holding(self, rung: int) -> None:
         """Once shown is shown: the bound is right at all looks at once. Later ones may still show that it is bad."""
@@ -124,9 +150,13 @@ class Judge:
         rung = rung_of(size)
         verdict = self._judged(rung)
         larger = self._vouching(rung) if verdict.kind == "unknown" else None
-        if larger is None:
+        if larger is not None:
+            verdict = msgspec.structs.replace(verdict, kind="holds", sentence=f"B={rung}: holds, as B={larger} does.")
+        if size == rung:
             return verdict
-        return msgspec.structs.replace(verdict, kind="holds", sentence=f"B={rung}: holds, as B={larger} does.")
+        # The size that a user set is the one to speak of; what was seen is of all sizes of its rung.
+        named = f"B={size} (with {rung // 2 + 1} to {rung}):"
+        return msgspec.structs.replace(verdict, sentence=verdict.sentence.replace(f"B={rung}:", named, 1))
 
     def _final_kind(self, rung: int) -> VerdictKind:
         kind, _ = self._kind(rung)
@@ -143,13 +173,13 @@ class Judge:
         """The verdict, and whether it is gold's. Gold goes first: it is the only witness of right and wrong."""
         if rung == 1:
             return "holds", False
+        if self.gold.bad_from is not None and rung >= self.gold.bad_from:
+            return "worse", True
         seen = self._rungs.get(rung)
         if seen is None:
             return "unknown", False
         bad = _ALPHA_BAD / (_SIGNALS * _RUNGS)
-        if seen.worse.won(bad) or self._unpaired_loss(rung, bad).low > MAX_LOSS:
-            return "worse", True
-        if seen.no_worse.won(self._alpha_pass) or self._unpaired_loss(rung, self._alpha_pass).high < MAX_LOSS:
+        if seen.no_worse.won(self._alpha_pass):
             return "holds", True
         if not self._judges:
             return "unknown", False
@@ -169,12 +199,6 @@ class Judge:
         lone, reordered = self._lone_excess(rung, alpha), self._rungs[rung].reordered
         other = _disagreement(reordered.count, alpha).minus(self._noise.within(_ALPHA_NOISE * alpha))
         return Interval(low=max(lone.low, other.low), high=lone.high)
-
-    def _unpaired_loss(self, rung: int, alpha: float) -> Interval:
-        """Loss of accuracy against lone asks of other records."""
-        lone = self._rungs[1].gold if 1 in self._rungs else Count()
-        gold = self._rungs[rung].gold
-        return lone.within(alpha / 2, rare=False).minus(gold.within(alpha / 2, rare=False))
 
     def _judged(self, rung: int) -> QualityVerdict:
         seen = self._rungs.get(rung) or Evidence(most=self._most)
@@ -230,8 +254,13 @@ class Judge:
                     f"About {verdict.gold_needed:,} records with gold would show a loss of 2 points."
                 )
             case "unknown":
-                if not self._judges:
+                if not self._judges and not verdict.gold:
                     return f"{at}: can't be judged: the task has no labels to compare, only free text or numbers."
+                if verdict.gold and not verdict.compared:
+                    return (
+                        f"{at}: no loss is shown by {verdict.gold} answers with gold; one below "
+                        f"{verdict.smallest_loss_seen:.1%} would not have been seen."
+                    )
                 if not verdict.compared:
                     return f"{at}: nothing was compared."
                 return (
@@ -268,10 +297,23 @@ class Judge:
         cap = self.allowed_size()
         if to <= size or to <= min(self._start, cap or self._start):
             return True
+        if self._by_gold and (cap is None or to <= cap) and self._gold_lets(rung_of(size)):
+            return True
         unjudged = not self._judges and to <= UNJUDGED_SIZE
         return (cap is None or to <= cap) and (unjudged or self._final_kind(rung_of(to)) == "holds")
 
+    def _gold_lets(self, rung: int) -> bool:
+        """Whether gold has seen a size, and seen no harm in it, so that the next one may be tried."""
+        seen = self._rungs.get(rung)
+        if seen is None or seen.lost.n < _GOLD_TO_GROW:
+            return rung == 1
+        return seen.lost.share - seen.gained.share < _GOLD_WAITS
+
     # For the report
+
+    def records_from(self, rung: int) -> int:
+        """Records of production that were answered in batches of this rung and above."""
+        return sum(seen.records for at, seen in self._rungs.items() if at >= rung)
 
     def curve(self) -> list[CurveRow]:
         """One row for each rung that was used or looked at, smallest first."""

@@ -31,6 +31,7 @@ _BURST_S = 0.5  # of the rate may go at once: providers enforce a minute's limit
 _RECENT = 40.0  # requests
 _SHARE = 0.2  # of the recent ones refused, at least twice: a limit, whatever the rate was
 _REFUSALS = 2
+_TRIES = 3  # requests on their way; so many are sent only where something works
 _NEAR = 0.95  # of the rate last believed in: from there on one refusal is enough
 _MOST = 0.5  # refused at once after a cut: still far above the limit
 _USUAL = 0.02  # of requests refused below that rate: from there on it is the endpoint's way, and no limit
@@ -149,6 +150,8 @@ class _Quota:
         self._cut_to = _CUT
         self._used_s = 0.0
         self._recover_s = _RECOVER_S
+        self._has_let_in = False
+        self._not_refused = 0  # of all sent, perhaps not answered yet
         self._emptied_s: float | None = None
         self._opened_s: float | None = None  # first let in after a time in which nothing was
         self._dry_since_s: float | None = None  # first refused of those since which nothing was let in
@@ -187,6 +190,7 @@ class _Quota:
     def spend(self, now: float, amount: int) -> None:
         rate = self._refill(now)
         self._first_s = min(self._first_s, now)
+        self._not_refused += 1
         self._sent.add(now, amount)
         self._refusals.note_sent(calm=self._is_calm)
         if self._probe_s:
@@ -210,6 +214,9 @@ class _Quota:
         """A request that was sent since the last cut was refused: believe less, where that shows a limit."""
         self._refill(now)
         self._sent.add(ticket_at_s, -amount)
+        self._not_refused -= 1
+        if not self._has_let_in and self._not_refused < _TRIES:
+            return False  # nothing was let in yet, so there is nothing to take a rate from: pauses must do
         near = self._is_computed and not self._is_calm
         measured = self._is_measured(ticket_at_s)
         shows = self._refusals.show_limit(paced=self.rate is not None, near=near, calm=self._is_calm, measured=measured)
@@ -244,6 +251,7 @@ class _Quota:
 
     def accept(self, ticket_at_s: float) -> str | None:
         """A request was let in; why the rate has changed, if it has."""
+        self._has_let_in = True
         if self._dry_since_s is None or ticket_at_s <= self._dry_since_s:
             return None
         dry_s, dry_since_s = ticket_at_s - self._dry_since_s, self._dry_since_s
@@ -281,6 +289,7 @@ class _Quota:
 
     def forget(self, ticket_at_s: float, amount: int) -> None:
         """A request from before the last cut was refused as well: it did not count."""
+        self._not_refused -= 1
         self._sent.add(ticket_at_s, -amount)
 
     def _estimate(self, at_s: float, now: float) -> tuple[float, float]:
@@ -292,7 +301,8 @@ class _Quota:
         if paced is not None and self._top is not None:
             return paced, _AGAIN_CUT  # refused again at once: far above the limit, and the curve must not lead back
         _, amount = self._sent.between(now - _MEASURED_S, now)
-        return max(amount, 1) / min(_MEASURED_S, max(now - self._first_s, 1.0)), _FIRST_CUT
+        # At least one request: where all of the last seconds was refused, the rate of tokens would be next to nothing.
+        return max(amount, self._sent.mean, 1) / min(_MEASURED_S, max(now - self._first_s, 1.0)), _FIRST_CUT
 
     def _is_measured(self, at_s: float) -> bool:
         """Whether enough was sent since the bucket was empty to compute the limit."""

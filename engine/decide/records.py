@@ -15,6 +15,7 @@ from engine.vocabulary.values import BadRecord, Input, RawRecord, Record, Record
 
 DEFAULT_ID = "id"
 _CHOOSE = 'choose the fields to be sent without it: input = ["..."] in the task'
+_HALF_CHARACTER = "half of a surrogate pair, which is no text; mend it"
 _OTHER_ID = 'mend it, or name a field that identifies every record: id = "..." in the task'
 _encode = msgspec.json.Encoder(order="sorted").encode
 
@@ -102,6 +103,8 @@ class RecordReader:
                 raise _Unusable(f"field '{name}' holds {raw.unreadable[name]}; {_CHOOSE}")
             if name not in data:
                 raise _Unusable(_missing(f"field '{name}'", name, data))
+            if not _is_text(name) and len(names) > 1:  # the name of an only field is not sent
+                raise _Unusable(f"the name of field '{_shown(name)}' holds {_HALF_CHARACTER}, or {_CHOOSE}")
             lacking = _not_in_json(data[name])
             if lacking is not None:
                 raise _Unusable(f"field '{name}' holds {lacking}, or {_CHOOSE}")
@@ -125,7 +128,7 @@ def _checked_id(id_: Any, field: str) -> RecordId:
 def _not_in_json(value: Any) -> str | None:
     """What JSON has no word for, with the remedy: the encoder would make base64 of bytes and null of nan and inf."""
     if isinstance(value, str):
-        return None if _is_text(value) else "half of a surrogate pair, which is no text; mend it"
+        return None if _is_text(value) else _HALF_CHARACTER
     if value is None or isinstance(value, int):
         return None
     if isinstance(value, float):
@@ -167,7 +170,12 @@ def _missing(what: str, name: str, data: dict[str, Any]) -> str:
     folded = {field.casefold(): field for field in data}
     near = get_close_matches(name.casefold(), folded, n=1)
     hint = f"did you mean '{folded[near[0]]}'?" if near else f"it has: {', '.join(data) or 'nothing'}"
-    return f"{what} is missing; {hint}"
+    return _shown(f"{what} is missing; {hint}")
+
+
+def _shown(text: str) -> str:
+    """A text that is shown and stored, which half of a surrogate pair cannot be."""
+    return text if _is_text(text) else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def id_key(id_: RecordId) -> str:

@@ -6,6 +6,7 @@ met transport or server faults (`transport_attempts`).
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping
 from typing import Any
@@ -13,11 +14,15 @@ from typing import Any
 import msgspec
 
 from engine.decide.answers import Reading
+from engine.decide.outputs import Partial
 from engine.vocabulary.config import Recovery
 from engine.vocabulary.values import Batch, Completion, Fault, FaultKind, Item, RecordError
 
 EXCERPT = 400
 """Characters of a raw reply that go into the reason of a failure; the store keeps more."""
+
+HELD_S = 120.0
+"""The most that a batch is held on the endpoint's word while it answers others: six sends still outlast 600 s."""
 
 FATAL = frozenset({FaultKind.AUTH, FaultKind.QUOTA, FaultKind.MODEL})
 """Faults that no retry and no split can mend: they end the run, with everything kept."""
@@ -70,9 +75,12 @@ def judge_reply(
 
     :param ids: request id -> item, for every item of the batch.
     """
+    reading = completed(ids, reading)
     accepted = tuple(Answer(item=ids[id_], output=output) for id_, output in reading.answers.items())
     rest = tuple(
-        _with_defect(item, _defect(reading, completion, id_)) for id_, item in ids.items() if id_ not in reading.answers
+        _kept_on(item, _defect(reading, completion, id_), reading.partial.get(id_))
+        for id_, item in ids.items()
+        if id_ not in reading.answers
     )
     if not rest:
         return Verdict(accepted=accepted)
@@ -94,12 +102,58 @@ def _judge_lone(
         scale = batch.output_scale * (2 if cut else 1)
         return Verdict(children=(Batch(items=(tried,), output_scale=scale),), cause=cause)
     words = (completion.refusal or completion.text).strip()
-    reason = f"{item.last_defect} (asked alone {tried.lone_attempts} times); the reply: {words[:EXCERPT]!r}"
-    return Verdict(failed=(Failure(item=tried, error=RecordError(kind=cause, message=reason)),), cause=cause)
+    reason = f"{item.last_defect} (asked alone {tried.lone_attempts} times)"
+    return Verdict(failed=(_given_up(tried, cause, reason, f"; the reply: {words[:EXCERPT]!r}"),), cause=cause)
 
 
-def judge_fault(batch: Batch, fault: Fault, limits: Recovery, *, now: float, rng: random.Random) -> Verdict:
-    """The verdict on a call that brought no reply."""
+def completed(ids: Mapping[str, Item], reading: Reading) -> Reading:
+    """A reading in which what was kept of a record before stands, and completes what is said of it now.
+
+    A variable that was valid once keeps that value, whatever is said of it later: the first valid answer counts.
+
+    :param ids: request id -> item, as far as its answers are to be completed.
+    """
+    answers, partial = dict(reading.answers), dict(reading.partial)
+    defects = dict(reading.defects)
+    for id_, item in ids.items():
+        if not item.kept:
+            continue
+        if id_ in answers:
+            answers[id_] = {**answers[id_], **item.kept}
+        elif id_ in partial and not partial[id_].wrong.keys() - item.kept.keys():
+            now = partial.pop(id_)
+            answers[id_] = {name: item.kept.get(name, now.valid.get(name)) for name in now.names}
+            del defects[id_]
+    return msgspec.structs.replace(reading, answers=answers, defects=defects, partial=partial)
+
+
+def _kept_on(item: Item, defect: str, partial: Partial | None) -> Item:
+    """The record with what was wrong with it, and with what is valid of it by now."""
+    if partial is None:
+        return msgspec.structs.replace(item, last_defect=defect)
+    missing = [why for name, why in partial.wrong.items() if name not in item.kept]
+    return msgspec.structs.replace(item, last_defect="; ".join(missing), kept={**partial.valid, **item.kept})
+
+
+def _given_up(item: Item, kind: str, reason: str, more: str = "") -> Failure:
+    """A record that fails, with what is known of it all the same."""
+    known = f"; valid: {_shown(item.kept)}" if item.kept else ""
+    error = RecordError(kind=kind, message=f"{reason}{known}{more}", valid=item.kept)
+    return Failure(item=item, error=error)
+
+
+def _shown(kept: Mapping[str, Any]) -> str:
+    text = msgspec.json.encode(kept).decode()
+    return text if len(text) <= EXCERPT else text[: EXCERPT - 3] + "..."
+
+
+def judge_fault(
+    batch: Batch, fault: Fault, limits: Recovery, *, now: float, rng: random.Random, works: bool = False
+) -> Verdict:
+    """The verdict on a call that brought no reply.
+
+    :param works: other calls get replies, so what the endpoint asks for is not believed for long.
+    """
     kind = fault.kind
     if kind in FATAL:
         return Verdict(children=(batch,), cause=kind, fatal=True)
@@ -111,14 +165,17 @@ def judge_fault(batch: Batch, fault: Fault, limits: Recovery, *, now: float, rng
         again = msgspec.structs.replace(batch, rate_limited=batch.rate_limited + 1)
         return Verdict(children=(again,), cause=kind, retry=True, pause_s=wait)
     if kind in TRANSIENT:
-        return _judge_transient(batch, fault, limits, now=now, rng=rng)
+        asked_s = min(fault.retry_after_s or 0.0, HELD_S if works else math.inf)
+        return _judge_transient(batch, fault, limits, asked_s=asked_s, now=now, rng=rng)
     return _judge_refused(batch, fault, limits)
 
 
-def _judge_transient(batch: Batch, fault: Fault, limits: Recovery, *, now: float, rng: random.Random) -> Verdict:
+def _judge_transient(
+    batch: Batch, fault: Fault, limits: Recovery, *, asked_s: float, now: float, rng: random.Random
+) -> Verdict:
     tried = batch.transport_attempts + 1
     if tried < limits.transport_attempts:
-        wait = max(fault.retry_after_s or 0.0, backoff_s(batch.transport_attempts, limits, rng))
+        wait = max(asked_s, backoff_s(batch.transport_attempts, limits, rng))
         again = msgspec.structs.replace(batch, transport_attempts=tried, not_before_s=now + wait)
         return Verdict(children=(again,), cause=fault.kind, retry=True)
     if len(batch.items) > 1:
@@ -126,8 +183,8 @@ def _judge_transient(batch: Batch, fault: Fault, limits: Recovery, *, now: float
         left = max(0, limits.transport_attempts - 2)
         parts = tuple(msgspec.structs.replace(half, transport_attempts=left) for half in halves(batch.items))
         return Verdict(children=parts, cause=fault.kind, split=True)
-    error = RecordError(kind=fault.kind, message=f"{fault.text} ({tried} sends of it failed)")
-    return Verdict(failed=(Failure(item=batch.items[0], error=error),), cause=fault.kind)
+    failure = _given_up(batch.items[0], fault.kind, f"{fault.text} ({tried} sends of it failed)")
+    return Verdict(failed=(failure,), cause=fault.kind)
 
 
 def _judge_refused(batch: Batch, fault: Fault, limits: Recovery) -> Verdict:
@@ -137,8 +194,7 @@ def _judge_refused(batch: Batch, fault: Fault, limits: Recovery) -> Verdict:
     item = msgspec.structs.replace(batch.items[0], lone_attempts=batch.items[0].lone_attempts + 1)
     if fault.kind is not FaultKind.CONTEXT and item.lone_attempts < limits.lone_attempts:
         return Verdict(children=(Batch(items=(item,)),), cause=fault.kind)
-    error = RecordError(kind=fault.kind, message=fault.text)
-    return Verdict(failed=(Failure(item=item, error=error),), cause=fault.kind)
+    return Verdict(failed=(_given_up(item, fault.kind, fault.text),), cause=fault.kind)
 
 
 def judge_disturbed(batch: Batch, family: int) -> Verdict:
@@ -159,10 +215,6 @@ def halves(items: tuple[Item, ...]) -> tuple[Batch, ...]:
 def backoff_s(attempts: int, limits: Recovery, rng: random.Random) -> float:
     """Full jitter: uniform from 0 to ``base * 2**attempts``, capped (AWS Architecture Blog, 2015)."""
     return rng.uniform(0.0, min(limits.backoff_cap_s, limits.backoff_base_s * 2.0 ** min(attempts, 30)))
-
-
-def _with_defect(item: Item, defect: str) -> Item:
-    return msgspec.structs.replace(item, last_defect=defect)
 
 
 def _cause(reading: Reading, completion: Completion, cut: bool) -> str:

@@ -44,7 +44,7 @@ def metric_of(name: str, task: Task) -> Metric:
         return exact
     if name == "accuracy":
         return lambda judged: _averaged([exact(_column(judged, variable)) for variable in task.fields])
-    whole = {"macro-f1": macro_f1, "kappa": cohen_kappa, "alpha": krippendorff_alpha}[name]
+    whole = _WHOLE[name]
     names = [key for key, field in task.variables.items() if field.type in LABELLED] or list(task.variables)
     return lambda judged: _averaged([pseudo_values(_cells(_column(judged, key)), whole) for key in names])
 
@@ -52,6 +52,41 @@ def metric_of(name: str, task: Task) -> Metric:
 def own_metric(score: RecordScore) -> Metric:
     """A user's function as a measure. A record without an answer scores 0 and is not given to it."""
     return lambda judged: [0.0 if answer is None else float(score(gold, answer)) for gold, answer in judged]
+
+
+class VariableScore(msgspec.Struct, frozen=True, kw_only=True):
+    """How right the answers are in one variable of several.
+
+    :ivar accuracy: share of the records in which it is right. :ivar interval: of that.
+    :ivar score: by the measure that the search goes by, where that is another one and of labels; else None.
+    """
+
+    name: str
+    accuracy: float
+    interval: Interval
+    score: float | None = None
+
+
+def variable_scores(judged: Sequence[Judged], task: Task, metric_name: str, confidence: float) -> list[VariableScore]:
+    """Each variable by itself; none for a task with one.
+
+    :param metric_name: see `METRICS`; accuracy is always told.
+    """
+    measure = _WHOLE.get(metric_name)
+    made = []
+    for name, field in task.fields.items():
+        column = _column(judged, name)
+        right = exact(column)
+        of_labels = measure if measure is not None and field.type in LABELLED and column else None
+        made.append(
+            VariableScore(
+                name=name,
+                accuracy=math.fsum(right) / max(1, len(right)),
+                interval=mean_within(right, confidence),
+                score=None if of_labels is None else of_labels(Counter(_cells(column))),
+            )
+        )
+    return made
 
 
 def exact(judged: Sequence[Judged]) -> list[float]:
@@ -124,6 +159,14 @@ def _margins(counts: Mapping[_Cell, int]) -> tuple[Counter[str], Counter[str]]:
         gold[one] += count
         answer[other] += count
     return gold, answer
+
+
+_WHOLE: Mapping[str, Callable[[Mapping[_Cell, int]], float]] = {
+    "macro-f1": macro_f1,
+    "kappa": cohen_kappa,
+    "alpha": krippendorff_alpha,
+}
+"""Measures of a whole set, for labels."""
 
 
 def mean_within(scores: Sequence[float], confidence: float) -> Interval:

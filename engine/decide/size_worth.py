@@ -17,22 +17,17 @@ import math
 
 import msgspec
 
+from engine.decide.line import MEMORY, Line
 from engine.vocabulary.config import Objective
 
-MEMORY = 96.0
-"""Batches after which an observation of a size has faded to 1/e."""
+__all__ = ["MEMORY", "Allowed", "SlotTimes", "Tried", "Work", "Worth", "faded"]
 
 _FADE = math.exp(-1 / MEMORY)
 _ALARM = math.log(5_000.0)  # evidence for "it fails now", against "as ever", at which a size is left at once
 _LEAST_FAILURE = 0.03
 _FAILING = 0.7  # of its batches, where a size is no use any more
 _FAILURE_COST = 2.5  # calls more for a batch that brings nothing: its halves, and now and then theirs
-_BASE = 2.0  # a call takes as long as so many records, on top of its own: 1 to 4, measured and of hosted endpoints
-_UNSURE = 0.5  # of that, standard deviation as a share
-_TIMES_MEMORY = 400.0  # calls
-_SCATTER, _SCATTER_WEIGHT = 0.2, 8.0  # of latencies, before it is known
 _DEPARTS = 0.05  # how far a size may be off the common line: a share of its time, standard deviation
-_WILD = 4.0  # times the expected latency: what is longer counts as this
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,56 +80,22 @@ class Worth(msgspec.Struct, frozen=True, kw_only=True):
     tokens: float = 0.0
 
 
-class SlotTimes:
-    """Seconds that a call holds its slot: base + each * records asked, from fading sums over calls of all sizes.
+class SlotTimes(Line):
+    """Seconds that a call holds its slot."""
 
-    Least squares of relative errors, with a weak belief that the base is worth `_BASE` records, so that calls of one
-    size only (which cannot tell base from records) are not taken for either. Both stay >= 0.
-    """
+    @property
+    def base_s(self) -> float:
+        """Of every call."""
+        return self.base
 
-    def __init__(self) -> None:
-        self._weight = self._records = self._records2 = self._time = self._records_time = 0.0
-        self._squares, self._calls = _SCATTER_WEIGHT * _SCATTER**2, _SCATTER_WEIGHT
-        self.base_s = self.each_s = 0.0
-
-    def __repr__(self) -> str:
-        return f"SlotTimes({self.base_s:.3f} s + {self.each_s:.3f} s * records, scatter {self.scatter:.2f})"
+    @property
+    def each_s(self) -> float:
+        """Of every record in it."""
+        return self.each
 
     def expected_s(self, calls: float, records: float) -> float:
         """For so many calls with so many records together."""
-        return self.base_s * calls + self.each_s * records
-
-    @property
-    def scatter(self) -> float:
-        """Standard deviation of a call's time, as a share of it."""
-        return math.sqrt(self._squares / self._calls)
-
-    def observe(self, size: int, slot_s: float) -> None:
-        """A call of so many records took so long."""
-        expected = self.expected_s(1.0, size)
-        if expected > 0.0:
-            slot_s = min(slot_s, _WILD * expected)
-            self._squares = self._squares * _FADE + (slot_s / expected - 1.0) ** 2
-            self._calls = self._calls * _FADE + 1.0
-        shape = 1.0 / (_BASE + size) ** 2  # so that errors count by their share of the time
-        sums = (1.0, size, size * size, slot_s, size * slot_s)
-        old = (self._weight, self._records, self._records2, self._time, self._records_time)
-        fade = math.exp(-1 / _TIMES_MEMORY)
-        new = [before * fade + shape * amount for before, amount in zip(old, sums, strict=True)]
-        self._weight, self._records, self._records2, self._time, self._records_time = new
-        self._fit()
-
-    def _fit(self) -> None:
-        belief = (self.scatter / _UNSURE) ** 2 / (2.0 * _BASE) ** 2  # beside squared errors of so much scatter
-        a, b, d = self._weight + belief, self._records - belief * _BASE, self._records2 + belief * _BASE**2
-        determinant = a * d - b * b
-        base = (self._time * d - self._records_time * b) / determinant
-        each = (self._records_time * a - self._time * b) / determinant
-        if base < 0.0:
-            base, each = 0.0, self._records_time / d
-        elif each < 0.0:
-            base, each = self._time / a, 0.0
-        self.base_s, self.each_s = base, each
+        return self.expected(calls, records)
 
 
 _SUMS = (

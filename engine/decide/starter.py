@@ -254,6 +254,12 @@ _REST = """\
 # Your own wording of the whole prompt; {format} must stay in it.
 # template = "{instructions}\\n\\n{labels}\\n\\n{format}\\n\\n{examples}"
 
+# Other forms of asking; `annotate tune` tells what each is worth. A reason of a few words before each answer, dropped
+# and paid for; examples in the order above, even where equal labels touch; shorter rules of the format.
+# reason = true
+# alternate = false
+# terse = true
+
 # Several variables at once: take out `labels`, `multiple` and the examples above, and describe each variable here.
 # type is one of label, labels, string, strings, boolean, integer, number; the first two need `labels`.
 # [fields.topic]

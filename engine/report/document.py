@@ -11,8 +11,12 @@ import msgspec
 
 from engine.decide.batch_size import Move
 from engine.decide.quality_values import CurveRow, QualityVerdict
+from engine.report.escalation import EscalationUse
+from engine.report.gold import GoldUse
 from engine.report.series import Series
-from engine.report.steering import FormUse, RateUse, TargetUse, WindowUse
+from engine.report.steering import FormUse, RateUse, TargetUse, WarmUse, WindowUse
+from engine.report.variables import VariableUse
+from engine.report.votes import Confidence, VotesUse
 
 REPORT_VERSION = 1
 
@@ -102,6 +106,7 @@ class TokenParts(msgspec.Struct, frozen=True, kw_only=True):
     :ivar records: of input: the records' own text, and what wraps it. `answers` are the output for them.
     :ivar static: of input: instructions, labels and examples, by our own count, as far as they were not cached.
     :ivar cached: of input, by the endpoint's count.
+    :ivar reasoning: of the output for the records: what was thought before the answers.
     :ivar audits: of requests that only compared labels.
     :ivar wasted: of attempts that gave no accepted answer.
     """
@@ -112,11 +117,14 @@ class TokenParts(msgspec.Struct, frozen=True, kw_only=True):
     answers: int
     audits: int
     wasted: int
+    reasoning: int = 0
 
 
 class Tokens(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens of every reply that carried usage, by the endpoint's own count; `input` includes `cached`.
 
+    :ivar reasoning: of the output, what the model thought with: by the endpoint's count, or where it has none by the
+        share of the text that was thought, or of the output that nobody saw.
     :ivar wasted: input and output of attempts that gave no accepted answer.
     :ivar estimated: of input and output, those that are our own estimate since the reply carried no usage.
     :ivar unconfirmed: in no other figure: the most that attempts without any reply (timeouts, resets, given up) may be
@@ -132,6 +140,7 @@ class Tokens(msgspec.Struct, frozen=True, kw_only=True):
     unconfirmed: int
     saved: Saving | None
     parts: TokenParts | None = None
+    reasoning: int = 0
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
@@ -313,6 +322,7 @@ class AllRuns(msgspec.Struct, frozen=True, kw_only=True):
     unconfirmed: int
     usd: float | None
     unconfirmed_usd: float | None
+    reasoning_tokens: int = 0
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -324,7 +334,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     :ivar settings: everything about how the run was done; it holds no secrets.
     :ivar rate: what was found out of limits a minute; None where nobody looked.
     :ivar target: None without a latency target; `answer_form`: None where there was nothing to choose.
+    :ivar escalation: a second model's part; None without one.
+    :ivar votes: None where each record was asked for one answer; `confidence`: None where nothing says how sure answers
+        are.
+    :ivar variables: of a task with several; empty for one with one, or where nothing was asked.
     :ivar series: what the plots are drawn from; None in reports of before there were any, as `window`.
+    :ivar gold: records with known answers that rode along; None without any.
     """
 
     report_version: int
@@ -359,4 +374,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     rate: RateUse | None = None
     target: TargetUse | None = None
     answer_form: FormUse | None = None
+    warm_prefix: WarmUse | None = None
     series: Series | None = None
+    gold: GoldUse | None = None
+    variables: list[VariableUse] = []
+    votes: VotesUse | None = None
+    confidence: Confidence | None = None
+    escalation: EscalationUse | None = None

@@ -69,7 +69,8 @@ SELECT count(*), min(sent_at), max(sent_at + latency_s), total(latency_s), total
     total(cached_tokens * (accepted = 0 AND purpose = 'ask')),
     total(output_tokens * (accepted = 0 AND purpose = 'ask')), total(input_tokens * (purpose = 'audit')),
     total(cached_tokens * (purpose = 'audit')), total(output_tokens * (purpose = 'audit')),
-    total(input_tokens > 0 AND accepted > 0 AND purpose = 'ask')
+    total(input_tokens > 0 AND accepted > 0 AND purpose = 'ask'),
+    total(reasoning_tokens * (accepted = 0 AND purpose = 'ask')), total(reasoning_tokens * (purpose = 'audit'))
 FROM calls WHERE run_id = ?
 """
 
@@ -97,7 +98,8 @@ WHERE {ENDED} GROUP BY slot ORDER BY slot
 
 _ALL_RUNS = """
 SELECT count(DISTINCT runs.id), count(calls.id), total(outcome = 'killed'), total(input_tokens),
-    total(cached_tokens), total(output_tokens), total(unconfirmed_input), total(unconfirmed_output)
+    total(cached_tokens), total(output_tokens), total(unconfirmed_input), total(unconfirmed_output),
+    total(reasoning_tokens)
 FROM runs LEFT JOIN calls ON calls.run_id = runs.id WHERE runs.settings_id = ?
 """
 
@@ -126,6 +128,8 @@ class CallSums(msgspec.Struct, frozen=True, kw_only=True):
     audit_cached: int
     audit_output: int
     gave: int
+    wasted_reasoning: int
+    audit_reasoning: int
 
 
 class Peaks(msgspec.Struct, frozen=True, kw_only=True):
@@ -272,14 +276,14 @@ class Ledger:
     def all_runs(self, prices: Prices | None) -> AllRuns:
         """Every run of the same task and model."""
         sums = map(int, self.query(_ALL_RUNS, (self._settings_id,))[0])
-        runs, requests, killed, input_tokens, cached, output, maybe_input, maybe_output = sums
+        runs, requests, killed, input_tokens, cached, output, maybe_input, maybe_output, reasoning = sums
         usd = unconfirmed_usd = None
         if prices is not None:
             usd = cost_usd(prices, input_tokens=input_tokens, cached_tokens=cached, output_tokens=output)
             unconfirmed_usd = cost_usd(prices, input_tokens=maybe_input, cached_tokens=0, output_tokens=maybe_output)
         return AllRuns(
             runs=runs, requests=requests, killed=killed, input_tokens=input_tokens, cached_tokens=cached,
-            output_tokens=output, unconfirmed=maybe_input + maybe_output,
+            output_tokens=output, reasoning_tokens=reasoning, unconfirmed=maybe_input + maybe_output,
             usd=None if usd is None else round(usd, 9),
             unconfirmed_usd=None if unconfirmed_usd is None else round(unconfirmed_usd, 9),
         )  # fmt: skip

@@ -14,7 +14,12 @@ from engine.decide.latency_target import LatencyTarget
 from engine.decide.quality import QualityGuard
 from engine.decide.rate import DiscoveredRate
 from engine.decide.recovery import Verdict
+from engine.decide.warmup import WarmUp
+from engine.report.escalation import EscalationLog
+from engine.report.gold import Gilded
 from engine.report.positions import PositionLog
+from engine.report.variables import VariableLog
+from engine.report.votes import VoteLog
 from engine.report.waits import WaitLog
 from engine.vocabulary.values import Usage, Waits
 
@@ -49,17 +54,24 @@ class Counters:
     :ivar unconfirmed_input: tokens of attempts that reached the endpoint and brought no usage (timeouts, resets, given
         up): it may bill them. Our estimate, and in no other count; `unconfirmed_output` is the most they may put out.
     :ivar malformed: replies with status 200 that left an asked record unanswered.
+    :ivar tokens_reasoning: of `tokens_output`, what the model thought with.
     :ivar tokens_wasted: input and output tokens of attempts that gave no accepted answer.
     :ivar followed: (cause, what was done about it) -> attempts.
     :ivar waits: `wait_s` over time and by length.
     :ivar positions: where in a batch records went without an answer.
+    :ivar variables: of a task with several, which were answered at once, and which asked again.
+    :ivar votes: where records are asked several times: in which round they were settled, and how sure answers are.
+    :ivar escalation: what went to a second model; None without one.
     :ivar auditor: the guard of the labels; None without one.
+    :ivar gold: records with known answers that ride along; None without any.
     :ivar window: requests in flight as it is found out, with its moves; None where the user gave the number.
     :ivar rate: requests and tokens a minute as they are found out, with their moves; None where the user gave them.
     :ivar target: what a latency target allows, with its moves; None without one.
     :ivar batch_size: how large new batches are at present, and why; None before a run begins.
+    :ivar warm_up: the first request that went alone for the prefix cache; None before a run begins.
     :ivar held_by: what the next request waits for at present: ``rpm``, ``tpm``, ``window`` or ``pause``.
     :ivar paused_until_s: nobody sends before it, as the endpoint asked or because it failed (loop time).
+    :ivar held_until_s: so long is held back what alone is left to send, after errors or as the endpoint asked.
     :ivar tokens_estimated: input and output tokens, of the above, that are our own estimate.
     """
 
@@ -83,6 +95,7 @@ class Counters:
     tokens_input: int = 0
     tokens_cached: int = 0
     tokens_output: int = 0
+    tokens_reasoning: int = 0
     tokens_wasted: int = 0
     tokens_estimated: int = 0
     unconfirmed_input: int = 0
@@ -91,14 +104,20 @@ class Counters:
     wait_s: Counter[str] = field(default_factory=Counter)
     waits: WaitLog = field(default_factory=WaitLog)
     positions: PositionLog = field(default_factory=PositionLog)
+    variables: VariableLog = field(default_factory=VariableLog)
+    votes: VoteLog = field(default_factory=VoteLog)
+    escalation: EscalationLog | None = None
     notices: list[str] = field(default_factory=list)
     batch_size: BatchSize | None = None
     auditor: Audited | None = None
+    gold: Gilded | None = None
     window: Window | None = None
     rate: DiscoveredRate | None = None
     target: LatencyTarget | None = None
+    warm_up: WarmUp | None = None
     held_by: Callable[[], str | None] = lambda: None
     paused_until_s: float = 0.0
+    held_until_s: float = 0.0
     first_sent_s: float | None = None
     last_result_s: float | None = None
 
@@ -113,6 +132,7 @@ class Counters:
         self.tokens_input += usage.input_tokens
         self.tokens_cached += usage.cached_tokens
         self.tokens_output += usage.output_tokens
+        self.tokens_reasoning += usage.reasoning_tokens
         self.tokens_wasted += 0 if gave else both
         self.tokens_estimated += both if usage.estimated else 0
 
@@ -125,6 +145,7 @@ class Counters:
         """Count why an attempt did not answer every record, and what is done about it."""
         self.retried += verdict.retry
         self.splits += verdict.split
+        self.variables.add_failed(verdict.failed)
         if verdict.cause:
             self.causes[verdict.cause] += 1
             self.followed[verdict.cause, remedy(verdict)] += 1

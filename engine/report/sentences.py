@@ -20,6 +20,7 @@ CAUSES = {
     "filtered": "a content filter refused the input; halved, so that only the guilty record pays",
     "rejected": "the endpoint rejected the request; halved",
     "refused": "the model refused; halved, so that only the guilty record pays",
+    "overthought": "the output limit was used up by reasoning before any answer; sent again whole, with twice the room",
     "cut-off": "the reply was cut off at its token limit; complete answers kept, the rest halved",
     "invalid-output": "an answer outside the labels or of a wrong type; good ones kept, the rest asked again",
     "missing": "some records were left out of the reply; the others kept, these asked again",

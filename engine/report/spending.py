@@ -20,6 +20,7 @@ def tokens(counters: Counters, ledger: Ledger, static_tokens: int | None) -> Tok
         input=counters.tokens_input,
         cached=counters.tokens_cached,
         output=counters.tokens_output,
+        reasoning=counters.tokens_reasoning,
         wasted=counters.tokens_wasted,
         wasted_share=round(counters.tokens_wasted / both, 6) if both else None,
         estimated=counters.tokens_estimated,
@@ -37,11 +38,20 @@ def _token_parts(counters: Counters, ledger: Ledger, static_tokens: int | None) 
     audits = min(total, calls.audit_input + calls.audit_output)
     wasted = min(total - audits, counters.tokens_wasted)
     answers = min(total - audits - wasted, counters.tokens_output - calls.wasted_output - calls.audit_output)
+    reasoning = max(0, min(answers, counters.tokens_reasoning - calls.wasted_reasoning - calls.audit_reasoning))
     gave_input = total - audits - wasted - answers
     cached = min(gave_input, counters.tokens_cached - calls.wasted_cached - calls.audit_cached)
     static = min(gave_input - cached, max(0, (static_tokens or 0) * calls.gave - cached))
     records = gave_input - cached - static
-    return TokenParts(records=records, static=static, cached=cached, answers=answers, audits=audits, wasted=wasted)
+    return TokenParts(
+        records=records,
+        static=static,
+        cached=cached,
+        answers=answers - reasoning,
+        reasoning=reasoning,
+        audits=audits,
+        wasted=wasted,
+    )
 
 
 def unconfirmed_notices(counters: Counters) -> list[str]:

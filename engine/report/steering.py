@@ -28,6 +28,16 @@ class WindowUse(msgspec.Struct, frozen=True, kw_only=True):
     moves: list[concurrency.Move]
 
 
+class WarmUse(msgspec.Struct, frozen=True, kw_only=True):
+    """The first request went alone, and few until one had read the static prompt from the provider's cache.
+
+    :ivar why: what told of a cache. :ivar waited_s: until as many went as else.
+    """
+
+    why: str
+    waited_s: float
+
+
 class RateUse(msgspec.Struct, frozen=True, kw_only=True):
     """Requests and tokens a minute as they were found out when the run ended; None: no limit was seen.
 
@@ -122,6 +132,12 @@ def rate_use(counters: Counters) -> RateUse | None:
         tokens_per_minute=None if tokens is None else round(tokens, 3),
         moves=[_since_first_send(move, counters) for move in found.history],
     )
+
+
+def warm_use(counters: Counters) -> WarmUse | None:
+    """The requests that went ahead; None where none did."""
+    warm = counters.warm_up
+    return WarmUse(why=warm.why, waited_s=round(warm.waited_s, 3)) if warm is not None and warm.waited_s else None
 
 
 def _since_first_send(move: AnyMove, counters: Counters) -> AnyMove:

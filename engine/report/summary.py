@@ -38,7 +38,7 @@ from engine.report.ledger import Ledger
 from engine.report.metrics import Counters
 from engine.report.series import Series
 from engine.report.spending import cost_of, no_cost, tokens, unconfirmed_notices
-from engine.report.steering import form_use, rate_use, size_moves, target_use, window_use
+from engine.report.steering import form_use, rate_use, size_moves, target_use, warm_use, window_use
 from engine.report.timeline import idle_s, timeline
 from engine.vocabulary.config import Prices, RunConfig
 from engine.vocabulary.errors import ConfigError, EngineError, RunStopped
@@ -84,6 +84,7 @@ def make_report(
     ledger = Ledger(store, run_id=run_id, settings_id=settings_id)
     valid, span_s = ledger.ended()
     waits = QueueWait(**{name: round(counters.wait_s[cause], 6) for cause, name in _CAUSES.items()})
+    cost = cost_of(counters, ledger, prices, valid)
     return Report(
         report_version=REPORT_VERSION,
         mode="simulated" if simulated else "real",
@@ -99,7 +100,7 @@ def make_report(
         failures=ledger.failures(),
         requests=_requests(counters, ledger),
         tokens=tokens(counters, ledger, static_tokens),
-        cost=cost_of(counters, ledger, prices, valid),
+        cost=cost,
         no_cost=no_cost(prices, endpoint),
         throughput=_throughput(ledger, valid, span_s, config.target_p95_s),
         latency_s=Latencies(request=ledger.request_latencies(), record=ledger.record_latencies()),
@@ -124,7 +125,13 @@ def make_report(
         rate=rate_use(counters),
         target=target_use(counters),
         answer_form=form_use(counters),
+        warm_prefix=warm_use(counters),
         series=_series(counters, ledger, span_s),
+        gold=None if counters.gold is None else counters.gold.use(began_s=counters.first_sent_s or 0.0),
+        variables=counters.variables.rows(),
+        votes=counters.votes.use(),
+        confidence=counters.votes.confidence(),
+        escalation=None if counters.escalation is None else counters.escalation.use(None if cost is None else cost.usd),
     )
 
 
@@ -139,7 +146,8 @@ def _lost_notices(ledger: Ledger, settings_id: int, prices: Prices | None) -> li
         money = f", {words.usd(usd)},"
     were = "was" if requests == 1 else "were"
     return [
-        f"{words.plural(requests, 'request')} {were} in flight when the run before this one was killed: the endpoint "
+        f"{words.plural(requests, 'request')} {were} in flight when the run before this one was killed, or could "
+        "not note its end (a full disk): the endpoint "
         f"may bill up to {input_ + output:,} tokens{money} for {'it' if requests == 1 else 'them'}, which are in no "
         "sum here; a budget counts them"
     ]

@@ -9,6 +9,8 @@ from typing import Any
 
 from engine.decide.answer_form import AnswerForms
 from engine.decide.batch_size import Allowed, BatchSize, Work, next_below
+from engine.decide.gold_test import Shown
+from engine.decide.gold_values import Ride
 from engine.decide.quality import UNJUDGED_SIZE, QualityGuard
 from engine.decide.quality_evidence import label_signature
 from engine.decide.quality_values import AuditKind, AuditPlan, Spending
@@ -89,7 +91,7 @@ class Auditor:
             return None
         if batch.audit in self._out:
             return self._out[batch.audit].form
-        return "compact" if batch.purpose == "anchor" else self.forms.form
+        return "compact" if batch.purpose in ("anchor", "gold") else self.forms.form
 
     # -- what to send ------------------------------------------------------------------------------------------------
 
@@ -235,6 +237,22 @@ class Auditor:
             kind: AuditKind = "lone" if batch.purpose == "audit-lone" else "reordered"
             self._guards[one.form].observe_audit(kind, one.size, one.position, one.label, label)
 
+    def observe_gold(
+        self, size: int, rides: Sequence[Ride], *, form: AnswerForm, sweep: int, now: float
+    ) -> Shown | None:
+        """Records with known answers were answered in a production batch; what they show, if it is new."""
+        guard = self._guard_of(form)
+        shown = guard.observe_gold_batch(size, rides, sweep=sweep)
+        self._pass_on(now)
+        return shown
+
+    def labelled_from(self, rung: int, form: AnswerForm) -> int:
+        """Records that were labelled in batches of this rung and above."""
+        return self._guard_of(form).records_from(rung)
+
+    def _guard_of(self, form: AnswerForm) -> QualityGuard:
+        return self._guards[form if self.forms.has_keyed else "compact"]
+
     def give_up(self, batch: Batch, usage: Usage, *, about_content: bool = False) -> None:
         """A request of ours brought nothing.
 
@@ -249,11 +267,12 @@ class Auditor:
 
     def observe_reply(
         self, batch: Batch, outputs: Sequence[Any], usage: Usage, *, static_tokens: int, now: float,
-        form: AnswerForm = "compact",
+        form: AnswerForm = "compact", members: int | None = None,
     ) -> None:  # fmt: skip
         """A production reply: its answers in the order in which its records were sent.
 
         :param form: in which they were asked, where there are two.
+        :param members: of the batch, where gold was among them.
         """
         form = form if self.forms.has_keyed else "compact"
         labels = [None if output is MISSING else label_signature(output, self._task) for output in outputs]
@@ -263,7 +282,7 @@ class Auditor:
         self._seen += sum(label is not None for label in labels)
         self._add_cost_at_one(size, usage, static_tokens)
         if batch.first:
-            self._guards[form].observe_batch(size, labels)
+            self._guards[form].observe_batch(size if members is None else members, labels)
             self._finished.remember(batch, labels, form)
         if batch.purpose == "anchor":
             self._note_anchor(batch, labels[0], usage, static_tokens)

@@ -22,9 +22,21 @@ class Reserve(msgspec.Struct, frozen=True, kw_only=True):
     usd: float = 0.0
 
 
+class _Purse:
+    """What all models of a run spend from."""
+
+    def __init__(self, limit_usd: float | None, limit_tokens: int | None) -> None:
+        self.limit_usd, self.limit_tokens = limit_usd, limit_tokens
+        self.earlier_usd = self.spent_usd = 0.0
+        self.earlier_tokens = self.spent_tokens = 0
+        self.reserved = Reserve()
+        self.out = 0
+        self.changed = Signal()
+
+
 class Budget:
     """The budgets of one store, over all its runs: in dollars for one model, in tokens for all. Shared by every
-    pipeline of a workbench.
+    pipeline of a workbench; `of_second` gives the same purse to a second model with other prices.
 
     A request reserves its worst case before it goes, so what is in flight cannot overdraw. What brought no reply may
     be billed all the same, and is taken for its worst. So more is spent only where the endpoint bills a request for
@@ -41,14 +53,15 @@ class Budget:
         limit_tokens: int | None = None,
         spent_by_all: Spent | None = None,
     ) -> None:
-        """:param spent: by earlier runs on this model; `spent_by_all` on any, None where that is the same."""
-        self._limit_usd, self._limit_tokens = limit_usd, limit_tokens
+        """
+        :param spent: by earlier runs on this model; `spent_by_all` on any, None where that is the same.
+        :ivar has_read_cache: whether the endpoint told those of cached tokens.
+        """
         self._prices = prices
-        self._earlier_usd = self._spent_usd = self._cost(spent)
-        self._earlier_tokens = self._spent_tokens = _tokens(spent if spent_by_all is None else spent_by_all)
-        self._reserved = Reserve()
-        self._out = 0
-        self.changed = Signal()
+        self.has_read_cache = spent.cached_tokens > 0
+        self._purse = purse = _Purse(limit_usd, limit_tokens)
+        purse.earlier_usd = purse.spent_usd = self._cost(spent)
+        purse.earlier_tokens = purse.spent_tokens = _tokens(spent if spent_by_all is None else spent_by_all)
 
     @classmethod
     def of(cls, config: RunConfig, spent: Spent, spent_by_all: Spent | None = None) -> Budget:
@@ -57,10 +70,28 @@ class Budget:
             config.budget_usd, config.prices, spent, limit_tokens=config.budget_tokens, spent_by_all=spent_by_all
         )
 
+    def of_second(self, prices: Prices | None, spent: Spent) -> Budget:
+        """The same budgets for a second model: what either spends is gone for both.
+
+        :param spent: by earlier runs on that model, which count in dollars from now on.
+        """
+        second = Budget(None, prices, Spent())
+        second._purse, second.has_read_cache = self._purse, spent.cached_tokens > 0
+        usd = second._cost(spent)
+        self._purse.earlier_usd += usd
+        self._purse.spent_usd += usd
+        return second
+
+    @property
+    def changed(self) -> Signal:
+        """Notified when a request has ended."""
+        return self._purse.changed
+
     def __repr__(self) -> str:
+        purse = self._purse
         return (
-            f"Budget({self._limit_usd} USD, {self._limit_tokens} tokens, spent={self._spent_usd:.4f} USD, "
-            f"{self._spent_tokens} tokens, reserved={self._reserved.usd:.4f} USD, {self._reserved.tokens} tokens)"
+            f"Budget({purse.limit_usd} USD, {purse.limit_tokens} tokens, spent={purse.spent_usd:.4f} USD, "
+            f"{purse.spent_tokens} tokens, reserved={purse.reserved.usd:.4f} USD, {purse.reserved.tokens} tokens)"
         )
 
     def worst(self, *, input_tokens: int, output_tokens: int) -> Reserve:
@@ -80,44 +111,44 @@ class Budget:
 
     def try_reserve(self, reserve: Reserve) -> bool:
         """Whether so much more may be spent; it is reserved then."""
-        usd, tokens = self._reserved.usd + reserve.usd, self._reserved.tokens + reserve.tokens
-        if self._limit_usd is not None and self._spent_usd + usd > self._limit_usd:
+        usd, tokens = self._purse.reserved.usd + reserve.usd, self._purse.reserved.tokens + reserve.tokens
+        if self._purse.limit_usd is not None and self._purse.spent_usd + usd > self._purse.limit_usd:
             return False
-        if self._limit_tokens is not None and self._spent_tokens + tokens > self._limit_tokens:
+        if self._purse.limit_tokens is not None and self._purse.spent_tokens + tokens > self._purse.limit_tokens:
             return False
-        self._reserved = Reserve(tokens=tokens, usd=usd)
-        self._out += 1
+        self._purse.reserved = Reserve(tokens=tokens, usd=usd)
+        self._purse.out += 1
         return True
 
     @property
     def may_ease(self) -> bool:
         """Whether requests are in flight that may come cheaper than was reserved for them."""
-        return self._out > 0
+        return self._purse.out > 0
 
     def settle(self, reserve: Reserve, spent: Spent = _NOTHING) -> None:
         """A request that had reserved so much has ended. Without `spent` it was never sent."""
-        self._out -= 1
+        self._purse.out -= 1
         # Sums of floats come back to zero only nearly; without a request out nothing is reserved.
-        usd = max(0.0, self._reserved.usd - reserve.usd) if self._out else 0.0
-        self._reserved = Reserve(tokens=self._reserved.tokens - reserve.tokens, usd=usd)
-        self._spent_usd += self._cost(spent)
-        self._spent_tokens += _tokens(spent)
+        usd = max(0.0, self._purse.reserved.usd - reserve.usd) if self._purse.out else 0.0
+        self._purse.reserved = Reserve(tokens=self._purse.reserved.tokens - reserve.tokens, usd=usd)
+        self._purse.spent_usd += self._cost(spent)
+        self._purse.spent_tokens += _tokens(spent)
         self.changed.notify()
 
     def exhausted(self, following: Reserve) -> RunStopped:
         """Why the run ends: the budget that the next request is above; dollars where it is above both."""
-        limit_usd = self._limit_usd
-        if limit_usd is not None and self._spent_usd + following.usd > limit_usd:
-            left_usd = max(0.0, limit_usd - self._spent_usd)
-            earlier = f", ${self._earlier_usd:.4f} of it by earlier runs" if self._earlier_usd else ""
+        limit_usd = self._purse.limit_usd
+        if limit_usd is not None and self._purse.spent_usd + following.usd > limit_usd:
+            left_usd = max(0.0, limit_usd - self._purse.spent_usd)
+            earlier = f", ${self._purse.earlier_usd:.4f} of it by earlier runs" if self._purse.earlier_usd else ""
             return RunStopped(
                 "budget",
                 f"the budget of ${limit_usd:g} for this store is spent but for ${left_usd:.4f}{earlier}, "
                 f"and the next request may cost ${following.usd:.4f}; a larger budget_usd (--budget-usd) goes on",
             )
-        limit = self._limit_tokens or 0
-        left = max(0, limit - self._spent_tokens)
-        earlier = f", {self._earlier_tokens:,} of them by earlier runs" if self._earlier_tokens else ""
+        limit = self._purse.limit_tokens or 0
+        left = max(0, limit - self._purse.spent_tokens)
+        earlier = f", {self._purse.earlier_tokens:,} of them by earlier runs" if self._purse.earlier_tokens else ""
         return RunStopped(
             "budget",
             f"the budget of {limit:,} tokens for this store is used but for {left:,}{earlier}, and the next request "

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 import anyio
 import msgspec
@@ -11,18 +12,22 @@ from engine.adapters.store import CallRow, RunStore, SentRow, Spent
 from engine.decide.answers import Reading, read_answers
 from engine.decide.batch_size import Work
 from engine.decide.brake import Stop
-from engine.decide.neighbours_canaries import Canary
+from engine.decide.confidence import confidences
+from engine.decide.overthought import OVERTHOUGHT
 from engine.decide.prompts import first_words
-from engine.decide.recovery import Verdict, judge_fault, judge_reply
+from engine.decide.recovery import Verdict, completed, judge_fault, judge_reply
 from engine.run.audit import MISSING
-from engine.run.dispatch import Sent
+from engine.run.charges import charged, settle_reservation, spent_on, unconfirmed
+from engine.run.dispatch import Asked, Sent
 from engine.run.intake import Intake
 from engine.run.journal import Journal
 from engine.run.neighbours import NOTHING_READ, without
 from engine.run.outcome import Settled, copies, settle
 from engine.run.state import RunState
+from engine.run.thinking import Thinking
+from engine.run.votes import LOGPROBS_REMEDY, NO_LOGPROBS, Polled, elected, is_later_round
 from engine.vocabulary.errors import RunStopped, StoreError
-from engine.vocabulary.values import ASKS, Batch, Completion, Fault, FaultKind, Item, RecordError, Result, Usage
+from engine.vocabulary.values import ASKS, Batch, Completion, Fault, FaultKind, Result, Usage
 
 _UNKEYED_REPLIES = 2
 _ABOUT_CONTENT = frozenset({FaultKind.REJECTED, FaultKind.FILTERED, FaultKind.CONTEXT})
@@ -42,6 +47,7 @@ class Caller:
         self._intake = intake
         self._emit = emit
         self._run_id = run_id
+        self._thinking = Thinking(state)
 
     async def call(self, sent: Sent) -> None:
         """Send, store what comes back, and give it out."""
@@ -59,16 +65,16 @@ class Caller:
         """
         settled: list[Settled] = []
         settling = False
-        spent = _unconfirmed(sent)
+        spent = unconfirmed(sent)
         try:
             self._note_sent(sent)
             outcome = await sent.asking.provider.complete(
-                user=sent.user, max_output_tokens=sent.max_output_tokens, items=len(sent.ids) + len(sent.canaries)
+                user=sent.user, max_output_tokens=sent.max_output_tokens, items=sent.asked
             )
             with anyio.CancelScope(shield=True):  # from here on the reply is paid for
                 settling = True
                 usage = self._usage(sent, outcome)
-                spent = _spent(sent, outcome, usage)
+                spent = spent_on(sent, outcome, usage)
                 self._observe_load(sent, outcome, usage)
                 settled += await self._settle_call(sent, outcome, usage, spent)
             return settled
@@ -81,9 +87,8 @@ class Caller:
                     await self._note_abandoned(sent)
             raise
         finally:
-            self._state.counters.in_flight -= 1
             self._state.budget.settle(sent.reserved, spent)
-            self._state.changed.notify()
+            self._state.landed()
 
     def _note_sent(self, sent: Sent) -> None:
         self._store.note_sent(
@@ -103,7 +108,7 @@ class Caller:
         counters.requests += 1
         counters.abandoned += 1
         counters.causes["abandoned"] += 1
-        spent = _unconfirmed(sent)
+        spent = unconfirmed(sent)
         counters.add_unconfirmed(spent.unconfirmed_input, spent.unconfirmed_output)
         row = CallRow(
             id=sent.number,
@@ -125,21 +130,47 @@ class Caller:
         if sent.batch.purpose not in ASKS:
             return await self._settle_audit(sent, outcome, usage, spent)
         state, now = self._state, anyio.current_time()
-        verdict = self._judged(sent, outcome, now)
+        judged = self._judged(sent, outcome, now)
+        polled = self._polled(sent, judged, outcome, usage)
+        verdict = polled.verdict
         state.counters.add_unconfirmed(spent.unconfirmed_input, spent.unconfirmed_output)
-        _settle_reservation(sent, outcome, usage)
+        settle_reservation(sent, outcome, usage)
         self._count(verdict, usage)
-        self._observe_size(sent, outcome, verdict, usage, now)
-        settled = self._ends(sent, verdict, now)
+        self._observe_size(sent, outcome, judged, usage, now)
+        settled = self._ends(sent, polled, now)
         self._tell(sent, outcome, verdict, usage, now)
         self._maybe_stop(verdict, outcome, now)  # before anything is awaited, or more would be sent meanwhile
         row = self._call_row(sent, outcome, verdict, usage, spent, now)
-        await self._journal.write([row], [end.row for end in settled])
+        await self._journal.write([row], [end.row for end in settled], polled.ballots)
         self._store.note_ended(sent.number)
-        settled += await self._late_copies(settled)
+        settled += await self.late_copies(settled)
+        state.voting.add(polled.again)
         for child in verdict.children:
             state.queue.add_child(_descended(child, sent.batch, verdict), now)
         return settled
+
+    def _polled(self, sent: Sent, verdict: Verdict, outcome: Completion | Fault, usage: Usage) -> Polled:
+        """What the answers come to with those of earlier rounds."""
+        state = self._state
+        sure: dict[int, float] = {}
+        if state.config.confidence == "logprobs" and isinstance(outcome, Completion) and verdict.accepted:
+            by_id = confidences(outcome.text, outcome.tokens, sent.ids.keys(), state.plan.task)
+            sure = {sent.ids[id_].record.position: share for id_, share in by_id.items()}
+            self._note_sure(bool(sure))
+        if is_later_round(sent.batch):
+            state.counters.votes.add_usage(usage)
+        return state.voting.poll(sent.batch, verdict, size=sent.members, form=sent.asking.prompt.form, sure=sure)
+
+    def _note_sure(self, any_sure: bool) -> None:
+        """A reply came with the probabilities of its tokens, or without: the run ends where a second model hangs on
+        them alone and they never come, before it is paid for in vain."""
+        state, log = self._state, self._state.counters.votes
+        log.note_logprobs(any_sure)
+        if not any_sure:
+            state.counters.notice(NO_LOGPROBS)
+        needs = state.config.escalation is not None and state.config.votes == 1
+        if needs and log.lacks_logprobs:
+            state.stop(RunStopped("confidence", f"{NO_LOGPROBS}; {LOGPROBS_REMEDY}"))
 
     def _observe_load(self, sent: Sent, outcome: Completion | Fault, usage: Usage) -> None:
         now = anyio.current_time()
@@ -158,26 +189,42 @@ class Caller:
             items=tuple(msgspec.structs.replace(item, calls=(*item.calls, sent.number)) for item in sent.batch.items),
         )
         if isinstance(outcome, Fault):
-            verdict = judge_fault(batch, outcome, state.config.recovery, now=now, rng=state.rng)
+            works, recovery = state.brake.has_worked and not state.brake.is_silent, state.config.recovery
+            verdict = judge_fault(batch, outcome, recovery, now=now, rng=state.rng, works=works)
             self._after_fault(sent, outcome, verdict, now)
             state.neighbours.settled(batch, {}, NOTHING_READ, verdict)
+            if state.gold is not None:
+                state.gold.give_back(sent.gold)
             if sent.batch.purpose == "anchor" and state.auditor is not None:
                 state.auditor.anchor_ended()
             return verdict
         reading = self._read(sent, outcome)
         ids = dict(zip(sent.ids, batch.items, strict=True))
-        own = without(reading, sent.canaries)
         disturbed = state.neighbours.judged(batch, ids, sent.canaries, reading)
-        verdict = disturbed or judge_reply(batch, ids, own, outcome, state.config.recovery)
+        own = completed(ids, without(reading, {**sent.canaries, **sent.gold}))
+        thinking = self._thinking.judged(sent, batch, reading, outcome)
+        verdict = disturbed or thinking or judge_reply(batch, ids, own, outcome, state.config.recovery)
         if disturbed is None:
             state.neighbours.settled(batch, ids, own, verdict)
-        self._after_reply(sent, outcome, reading, len(own.answers), verdict.cause)
+            state.counters.variables.add_reply(ids, own)
+        self._after_reply(sent, outcome, reading, own.answers, verdict.cause)
+        if state.gold is not None and sent.gold:
+            believed_reading = None if disturbed or thinking else reading
+            said = state.gold.weigh(sent, believed_reading, self._usage(sent, outcome), now=now)
+            state.counters.notices += said
         if state.auditor is not None:
             believed = disturbed is None and not state.neighbours.speaks(batch.items[0])
             outputs = _outputs(sent, own) if believed else [MISSING] * len(sent.ids)
             usage = self._usage(sent, outcome)
+            seen = msgspec.structs.replace(sent.batch, first=sent.batch.first and not is_later_round(batch))
             state.auditor.observe_reply(
-                sent.batch, outputs, usage, static_tokens=sent.static_tokens, now=now, form=sent.asking.prompt.form
+                seen,
+                outputs,
+                usage,
+                static_tokens=sent.static_tokens,
+                now=now,
+                form=sent.asking.prompt.form,
+                members=sent.members,
             )
         return verdict
 
@@ -190,18 +237,30 @@ class Caller:
             self._after_fault(sent, outcome, fault, now)
             self._maybe_stop(fault, outcome, now)
             cause, is_fatal = fault.cause, fault.fatal
-            if auditor is not None:
+            if state.gold is not None and sent.batch.purpose == "gold":
+                state.gold.lone_lost(sent.batch, about_content=outcome.kind in _ABOUT_CONTENT)
+                state.gold.count(usage, alone=True)
+            elif auditor is not None:
                 auditor.give_up(sent.batch, usage, about_content=outcome.kind in _ABOUT_CONTENT)
         else:
             reading = self._read(sent, outcome)
             outputs = _outputs(sent, reading)
             cause = "" if len(reading.answers) == len(outputs) else "missing"
-            self._after_reply(sent, outcome, reading, len(reading.answers), cause)
-            if auditor is not None:
+            cause = self._thinking.cause(sent, reading, outcome) or cause
+            self._after_reply(sent, outcome, reading, reading.answers, cause)
+            if state.gold is not None and sent.batch.purpose == "gold":
+                if cause == OVERTHOUGHT:
+                    state.gold.lone_lost(sent.batch, about_content=False)
+                else:
+                    state.gold.observe_lone(sent.batch, outputs, MISSING)
+                state.gold.count(usage, alone=True)
+            elif auditor is not None and cause == OVERTHOUGHT:
+                auditor.give_up(sent.batch, usage)
+            elif auditor is not None:
                 work = self._work(sent, outcome, usage, now, accepted=len(reading.answers), failed=0)
                 auditor.observe_audit(sent.batch, outputs, usage, now=now, work=work)
         state.counters.add_unconfirmed(spent.unconfirmed_input, spent.unconfirmed_output)
-        _settle_reservation(sent, outcome, usage)
+        settle_reservation(sent, outcome, usage)
         self._count(Verdict(cause=cause), usage, audit=True)
         self._tell(sent, outcome, Verdict(cause=cause, fatal=is_fatal), usage, now)
         state.log.verdict()
@@ -212,14 +271,17 @@ class Caller:
 
     def _read(self, sent: Sent, completion: Completion) -> Reading:
         keyed = sent.asking.keyed
-        everybody: dict[str, Item | Canary] = {**sent.ids, **sent.canaries}
+        everybody: dict[str, Asked] = {**sent.ids, **sent.canaries, **sent.gold}
         asked = {id_: first_words(one.record.input) if keyed else "" for id_, one in everybody.items()}
         return read_answers(completion.text, asked, sent.asking.check, keyed=keyed)
 
-    def _after_reply(self, sent: Sent, completion: Completion, reading: Reading, accepted: int, cause: str) -> None:
-        state, size = self._state, len(sent.batch.items)
+    def _after_reply(
+        self, sent: Sent, completion: Completion, reading: Reading, answers: Mapping[str, Any], cause: str
+    ) -> None:
+        """:param answers: of the records that it was about, completed by what was kept of them."""
+        state, size, accepted = self._state, len(sent.batch.items), len(answers)
         state.counters.malformed += accepted < size
-        state.counters.positions.add([id_ in reading.answers for id_ in sent.ids])
+        state.counters.positions.add([id_ in answers for id_ in sent.ids])
         state.counters.foreign_ids += reading.foreign
         if completion.usage is not None:
             state.estimates_of(sent.asking).observe(
@@ -227,7 +289,9 @@ class Caller:
                 usage=completion.usage,
                 answered=reading.found,
                 cut=completion.finish_reason == "length",
+                asked=sent.asked,
             )
+        self._thinking.note(sent, reading, completion)
         state.brake.observe_reply(
             size=size, accepted=accepted, cause=cause, excerpt=completion.refusal or completion.text
         )
@@ -252,6 +316,7 @@ class Caller:
         pause_s = max(verdict.pause_s, state.brake.pause_s(now))
         state.pause_until(now + pause_s)
         state.log.paused(pause_s, verdict.cause, sent.number)
+        state.log.held(verdict, sent.number, now=now)
 
     def _tell(self, sent: Sent, outcome: Completion | Fault, verdict: Verdict, usage: Usage, now: float) -> None:
         log = self._state.log
@@ -280,7 +345,7 @@ class Caller:
         self, sent: Sent, outcome: Completion | Fault, verdict: Verdict, usage: Usage, now: float
     ) -> None:
         """What the size of this batch came to. A fault of the server or of the way there is not the size's doing."""
-        if isinstance(outcome, Fault) and outcome.kind not in _ABOUT_CONTENT:
+        if (isinstance(outcome, Fault) and outcome.kind not in _ABOUT_CONTENT) or verdict.cause == OVERTHOUGHT:
             return
         work = self._work(sent, outcome, usage, now, accepted=len(verdict.accepted), failed=len(verdict.failed))
         self._state.batch_size.observe(work, allowed=self._state.allowed, now=now)
@@ -297,23 +362,25 @@ class Caller:
             size=len(sent.ids),
             accepted=accepted,
             failed=failed,
-            tokens=_charged(sent, outcome, usage),
+            tokens=charged(sent, outcome, usage),
             slot_s=(now - sent.sent_at_s) / slowdown,
             cost=state.budget.price(usage),
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
         )
 
-    def _ends(self, sent: Sent, verdict: Verdict, now: float) -> list[Settled]:
+    def _ends(self, sent: Sent, polled: Polled, now: float) -> list[Settled]:
         """Every record that this call ended, and the identical ones that waited for it."""
         state = self._state
-        size, form, wall = len(sent.ids), sent.asking.prompt.form, state.wall(now)
+        size, form, wall = sent.members, sent.asking.prompt.form, state.wall(now)
 
-        def end(item: Item, *, output: object = None, error: RecordError | None = None) -> tuple[Item, Settled]:
-            return item, settle(item, output=output, error=error, batch_size=size, form=form, now=now, wall_time=wall)
-
-        pairs = [end(answer.item, output=answer.output) for answer in verdict.accepted]
-        pairs += [end(failure.item, error=failure.error) for failure in verdict.failed]
+        pairs = [
+            (won.item, elected(won, batch_size=size, form=form, now=now, wall_time=wall)) for won in polled.winners
+        ]
+        pairs += [
+            (lost.item, settle(lost.item, error=lost.error, batch_size=size, form=form, now=now, wall_time=wall))
+            for lost in polled.verdict.failed
+        ]
         ends: list[Settled] = []
         for item, settled in pairs:
             followers = state.followers.get(item.record.digest, [])
@@ -325,7 +392,7 @@ class Caller:
             state.target.observe_records(now, [end.row.latency_s for end in ends])
         return ends
 
-    async def _late_copies(self, settled: list[Settled]) -> list[Settled]:
+    async def late_copies(self, settled: list[Settled]) -> list[Settled]:
         """The ends of identical records that came while the answer was on its way into the store.
 
         From here on a twin finds the answer there: no await stands between the look-up of its digest and this.
@@ -359,6 +426,7 @@ class Caller:
             input_tokens=usage.input_tokens,
             cached_tokens=usage.cached_tokens,
             output_tokens=usage.output_tokens,
+            reasoning_tokens=usage.reasoning_tokens,
             estimated=usage.estimated,
             message=fault.message if fault else None,
             raw=raw,
@@ -372,34 +440,6 @@ class Caller:
             stop = Stop(kind=outcome.kind, message=outcome.text)
         if stop is not None:
             self._state.stop(RunStopped(stop.kind, stop.message))
-
-
-def _unconfirmed(sent: Sent) -> Spent:
-    """What a request without a reply may be billed for: what was sent, and the most that it may put out."""
-    return Spent(unconfirmed_input=sent.most_input, unconfirmed_output=sent.max_output_tokens)
-
-
-def _spent(sent: Sent, outcome: Completion | Fault, usage: Usage) -> Spent:
-    """What a call took; the worst where it reached the endpoint, or may have, and brought neither answer nor error."""
-    if isinstance(outcome, Fault) and outcome.usage is None and outcome.sent and outcome.status in (0, 200):
-        return _unconfirmed(sent)
-    return Spent(input_tokens=usage.input_tokens, cached_tokens=usage.cached_tokens, output_tokens=usage.output_tokens)
-
-
-def _settle_reservation(sent: Sent, outcome: Completion | Fault, usage: Usage) -> None:
-    """Of a request that failed the endpoint may have counted all of it, so what was reserved stays: unless there was no
-    connection."""
-    if isinstance(outcome, Completion) or outcome.usage is not None:
-        sent.reservation.settle(input_tokens=usage.input_tokens, output_tokens=usage.output_tokens)
-    elif not outcome.sent:
-        sent.reservation.give_back()
-
-
-def _charged(sent: Sent, outcome: Completion | Fault, usage: Usage) -> int:
-    """Tokens that the endpoint has counted against its limit: of a request that failed, what was reserved."""
-    if isinstance(outcome, Fault) and outcome.usage is None:
-        return sent.reserved_tokens
-    return usage.input_tokens + max(usage.output_tokens, sent.max_output_tokens)
 
 
 def _descended(child: Batch, parent: Batch, verdict: Verdict) -> Batch:

@@ -8,7 +8,9 @@ import math
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from functools import partial
+from itertools import count
 from typing import Any
 
 import msgspec
@@ -21,10 +23,14 @@ from engine.adapters.store import RunStore, open_store, temporary_store
 from engine.adapters.tokens import TiktokenCounter
 from engine.decide.estimates import ENTRY_TOKENS
 from engine.decide.outputs import check_examples, output_check
-from engine.decide.prompts import Prompt, input_text, make_prompt
+from engine.decide.prompts import WHY_TOKENS, Prompt, input_text, make_prompt
+from engine.decide.quality_evidence import can_be_judged
 from engine.decide.records import RecordReader
+from engine.report.escalation import EscalationLog
 from engine.report.metrics import Counters
 from engine.run.budget import Budget
+from engine.run.escalate import EscalatingPipeline, Second
+from engine.run.gold_set import GoldSet, make_gold_set
 from engine.run.intake import Inputs
 from engine.run.journal import RunSync, in_thread
 from engine.run.log import RunLog
@@ -32,6 +38,8 @@ from engine.run.pipeline import Pipeline
 from engine.run.plan import Asking, Plan
 from engine.run.prices import priced
 from engine.run.readers import Prepare
+from engine.run.second import second_model
+from engine.run.traffic import Traffic
 from engine.vocabulary.config import AnswerForm, Endpoint, OnBadRecord, RunConfig, check_config
 from engine.vocabulary.errors import ConfigError
 from engine.vocabulary.ports import Tokenizer, Transport
@@ -40,6 +48,9 @@ from engine.vocabulary.values import BadRecord, RawRecord, Record
 
 EMBEDDED = Endpoint(base_url="", model="", timeout_s=600.0)
 """How the embedded model is asked unless somebody says otherwise; a CPU takes its time."""
+
+LATER_FORMS = ("reason", "alternate", "terse")
+_PLAIN_TASK = Task(instructions="")
 
 _TEXT_TOKENS = 60  # expected of a free text or a list, until usage tells
 _NUMBER_TOKENS = 4
@@ -67,8 +78,10 @@ class Workbench:
 
     def __init__(
         self, *, endpoint: Endpoint, model_name: str, config: RunConfig, transport: Transport, store: RunStore,
-        tokenizer: Tokenizer, run_sync: RunSync, allow_change: bool,
+        tokenizer: Tokenizer, run_sync: RunSync, allow_change: bool, traffic: Traffic | None = None,
+        first: Workbench | None = None,
     ) -> None:  # fmt: skip
+        """:param first: of a second model in the same run: calls are numbered together, and the budget is one."""
         self.endpoint = endpoint
         self.model_name = model_name
         self.config = config
@@ -78,9 +91,16 @@ class Workbench:
         self._tokenizer = tokenizer
         self._allow_change = allow_change
         self._known = EndpointKnowledge()
-        self._next_call = store.next_call_id()
-        self._salt_offset = random.SystemRandom().randrange(1 << 30)
-        self._budget = Budget.of(config, store.spent(model_name), store.spent())
+        self._numbers: Iterator[int] = count(store.next_call_id()) if first is None else first._numbers
+        self._salt_offset: int = random.SystemRandom().randrange(1 << 30) if first is None else first._salt_offset
+        self._traffic = traffic or Traffic(config.limits, target_s=config.target_p95_s)
+        spent = store.spent(model_name)
+        if first is None:
+            self._budget = Budget.of(config, spent, store.spent())
+        else:
+            self._budget = first._budget.of_second(config.prices, spent)
+        self._second: Workbench | None = None
+        self.second_config = config
 
     @property
     def is_simulated(self) -> bool:
@@ -94,6 +114,10 @@ class Workbench:
         """
         check_task(task)
         check_examples(task)
+        if self.config.votes > 1 and not can_be_judged(task):
+            raise ConfigError(
+                "there is nothing to vote on: the task has free texts and numbers only; leave votes (--votes) out"
+            )
         form = self.config.answer_form
         asking = self._asking(task, "compact" if form == "auto" else form)
         most = self.config.packing.max_input_tokens
@@ -125,18 +149,24 @@ class Workbench:
                 system=prompt.system,
                 schema=prompt.schema,
                 known=self._known,
+                logprobs=self.config.confidence == "logprobs",
             ),
             check=output_check(task),
             static_tokens=self._tokenizer.count(prompt.system),
             output_tokens=_expected_output(task, prompt, self._tokenizer),
         )
 
-    async def begin(self, task: Task, *, note: Mapping[str, Any]) -> Run:
+    async def begin(
+        self, task: Task, *, note: Mapping[str, Any], gold: GoldSet | None = None, first_run: int | None = None,
+        below: float | None = None,
+    ) -> Run:  # fmt: skip
         """Note a new run in the store. `note` is kept with it, for a later `annotate retry`.
 
+        :param gold: records with known answers that ride along.
+        :param first_run: the run whose answers with a confidence under `below` are asked for again in this one.
         :raises StoreError: the store holds answers of another task or model.
         """
-        plan = self.plan(task)
+        plan = msgspec.structs.replace(self.plan(task), gold=gold)
         document = msgspec.json.encode(task).decode()
 
         def begin() -> tuple[int, int, bool]:
@@ -144,7 +174,9 @@ class Workbench:
                 task_key=task_key(task), model=self.model_name, task=document, allow_change=self._allow_change
             )
             config = msgspec.json.encode(note).decode()
-            run_id = self.store.begin_run(settings_id=settings_id, started_at=time.time(), config=config)
+            run_id = self.store.begin_run(
+                settings_id=settings_id, started_at=time.time(), config=config, first_run=first_run, below=below
+            )
             return settings_id, run_id, self.store.has_answers(settings_id)
 
         settings_id, run_id, worked_before = await self.run_sync(begin)
@@ -183,7 +215,12 @@ class Workbench:
         config = self.config
         if on_bad_record is not None:
             config = msgspec.structs.replace(config, on_bad_record=on_bad_record)
-        return Pipeline(
+        kind = (
+            Pipeline
+            if config.escalation is None
+            else partial(EscalatingPipeline, open_second=partial(self._open_second, run))
+        )
+        return kind(
             run.plan,
             config,
             self.store,
@@ -198,12 +235,50 @@ class Workbench:
             salt_offset=self._salt_offset,
             worked_before=run.worked_before,
             log=run.log,
+            traffic=self._traffic,
         )
 
     def _call_number(self) -> int:
         """Numbers of calls are unique in the store, over all pipelines that write to it."""
-        number, self._next_call = self._next_call, self._next_call + 1
-        return number
+        return next(self._numbers)
+
+    def second(self) -> Workbench:
+        """What a second model runs on; the same one for all runs of this workbench.
+
+        :raises ConfigError: it has no endpoint, no price where there is a budget in dollars, or is the first model.
+        """
+        if self._second is None:
+            endpoint, config = second_model(self.endpoint, self.model_name, self.second_config)
+            self._second = Workbench(
+                endpoint=endpoint, model_name=endpoint.model, config=config, transport=self._transport,
+                store=self.store, tokenizer=self._tokenizer, run_sync=self.run_sync, allow_change=True, first=self,
+            )  # fmt: skip
+        return self._second
+
+    async def _open_second(self, run: Run) -> Second:
+        """Note the second model's part of a run in the store, and make its pipeline."""
+        escalation, second = self.config.escalation, self.second()
+        below = 0.0 if escalation is None else escalation.below
+        own = await second.begin(run.plan.task, note={"source": "escalation"}, first_run=run.run_id, below=below)
+        counters = Counters()
+        return Second(
+            pipeline=second.pipeline(own, inputs=Inputs.HANDED_ON, counters=counters),
+            log=EscalationLog(model=second.model_name, below=below, prices=second.config.prices, counters=counters),
+            first_model=self.model_name,
+            end=partial(second.end, own),
+        )
+
+    def gold(
+        self, task: Task, raws: Iterable[RawRecord] | None, *, name: str = "gold", field: str | None = None,
+        keeps_answers: bool = True,
+    ) -> GoldSet | None:  # fmt: skip
+        """Records with known answers, read and checked; see `gold_set.make_gold_set`. None: there are none."""
+        if raws is None:
+            return None
+        return make_gold_set(
+            raws, task, self.prepare(task), name=name, field=field, on_bad_record=self.config.on_bad_record,
+            keeps_answers=keeps_answers,
+        )  # fmt: skip
 
     def prepare(self, task: Task, *, each_alone: bool = False) -> Prepare:
         """A function from a record as read to one that can be asked about, its tokens counted."""
@@ -225,11 +300,13 @@ def task_key(task: Task) -> str:
         name: getattr(task, name)
         for name in ("instructions", "labels", "multiple", "fields", "abstain", "examples", "template")
     }
+    # Forms that came later are named where they are used, so that stores of before them are known again.
+    asked |= {name: value for name in LATER_FORMS if (value := getattr(task, name)) != getattr(_PLAIN_TASK, name)}
     return hashlib.blake2b(msgspec.json.encode(asked), digest_size=16).hexdigest()
 
 
 def _expected_output(task: Task, prompt: Prompt, tokenizer: Tokenizer) -> float:
-    tokens = _FRAME_TOKENS + (_STARTS_TOKENS if prompt.form == "keyed" else 0)
+    tokens = _FRAME_TOKENS + (_STARTS_TOKENS if prompt.form == "keyed" else 0) + (WHY_TOKENS if task.reason else 0)
     for name, field in task.variables.items():
         tokens += tokenizer.count(f'"{name}":,') if name else 0
         if field.type is FieldType.LABEL:
@@ -258,16 +335,18 @@ async def open_workbench(
     allow_change: bool = False,
     transport: Transport | None = None,
     run_sync: RunSync = in_thread,
+    traffic: Traffic | None = None,
 ) -> AsyncIterator[Workbench]:
     """Open store, connection and, without an endpoint, the embedded model; close them when the block ends.
 
     :param store: the run store's file; None keeps answers for this process only.
     :param embedded: how the embedded model is asked: temperature, extra body, timeout; its address is filled in.
     :param transport: in place of HTTP, for tests.
+    :param traffic: shared with other workbenches on the same endpoint; None: one of its own.
     :raises ConfigError: something in the configuration is wrong, or a part is not installed.
     """
     check_config(config)
-    config = priced(config, endpoint)
+    config = wanted = priced(config, endpoint)  # the second model need not fit into the embedded one
     async with contextlib.AsyncExitStack() as stack:
         if endpoint is None:
             local = await stack.enter_async_context(local_model(model_path))
@@ -282,7 +361,7 @@ async def open_workbench(
         if transport is None:
             transport = await stack.enter_async_context(HttpTransport(max_connections=config.limits.most_in_flight + 1))
         tokenizer = await run_sync(lambda: TiktokenCounter(model_name))
-        yield Workbench(
+        bench = Workbench(
             endpoint=endpoint,
             model_name=model_name,
             config=config,
@@ -291,7 +370,12 @@ async def open_workbench(
             tokenizer=tokenizer,
             run_sync=run_sync,
             allow_change=allow_change or store is None,  # what is kept for this process alone may hold many tasks
+            traffic=traffic,
         )
+        if config.escalation is not None:
+            bench.second_config = wanted
+            bench.second()  # what is wrong with it is said before anything is read
+        yield bench
 
 
 def fitted(config: RunConfig, *, slots: int, context_tokens: int = CONTEXT_TOKENS) -> RunConfig:

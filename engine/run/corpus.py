@@ -11,11 +11,12 @@ import msgspec
 
 from engine.adapters.files import FileSource, write_rows
 from engine.adapters.files.row import OutputRow
-from engine.adapters.store import Duplicate, RunStore
-from engine.adapters.stored import left_behind
+from engine.adapters.store import AnswerRow, Duplicate, RunStore
+from engine.adapters.stored_again import has_inputs, left_behind
 from engine.decide.records import RecordReader
 from engine.report.metrics import Counters
 from engine.run.compose import Run, Workbench
+from engine.run.gold_set import GoldSet
 from engine.run.intake import Inputs, input_row
 from engine.run.journal import at_once
 from engine.run.pipeline import Pipeline
@@ -36,6 +37,7 @@ class CorpusRun:
 
     :ivar left_behind: of a stream that has ended: records of the input before, done, that did not come again. They
         leave the output; the input of a file is noted before anything is sent, so `when_noted` can count them.
+    :ivar is_empty: a stream has ended without a single record. The list of the input before it is kept.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class CorpusRun:
         *,
         limit: int | None = None,
         when_noted: WhenNoted | None = None,
+        gold: GoldSet | None = None,
     ) -> None:
         """Take what `annotate` needs.
 
@@ -53,6 +56,7 @@ class CorpusRun:
             sent yet; whether to go on. What it raises comes out of `annotate`, and the run is taken back.
         """
         self._when_noted = when_noted
+        self._gold = gold
         self._bench = bench
         self._task = task
         self._source = source
@@ -62,13 +66,14 @@ class CorpusRun:
         self.counters = Counters()
         self.run: Run | None = None
         self.left_behind = 0
+        self.is_empty = False
 
     async def annotate(self, *, note: Mapping[str, Any]) -> RunStopped | None:
         """Annotate everything that is not done yet; the reason, when the run stopped before its end.
 
         :raises InputError: the validating pass found something, and nothing was spent.
         """
-        self.run = run = await self._bench.begin(self._task, note=note)
+        self.run = run = await self._bench.begin(self._task, note=note, gold=self._gold)
         registered = self._source.rereadable
         if registered:
             await self._validate(run)
@@ -98,6 +103,9 @@ class CorpusRun:
 
     def _leave_earlier_inputs(self, run: Run) -> None:
         """What came in a stream is known when it has ended: until then the list of the input before it is kept."""
+        self.is_empty = not has_inputs(self._bench.store, run.run_id)
+        if self.is_empty:
+            return
         self.left_behind = left_behind(self._bench.store, run.run_id)
         self._bench.store.drop_ended_inputs()
 
@@ -213,16 +221,31 @@ def _listed(name: str, problems: list[str]) -> str:
 
 
 def output_rows(store: RunStore, run_id: int, settings_id: int) -> Iterator[OutputRow]:
-    """Rows of the output, for the records that have ended, in the order of the input."""
-    for row in store.outputs(run_id, settings_id):
+    """Rows of the output, for the records that have ended, in the order of the input.
+
+    Where a second model was asked, each row says which of the two it is from.
+    """
+    second = store.second_run(run_id)
+    for row in store.outputs(run_id, settings_id, second=second):
         id_ = msgspec.json.decode(row.record.id)
         if row.record.error is not None:
             message = f"line {row.record.line}: {row.record.error}"
             yield OutputRow(id=id_, error=RecordError(kind="bad-record", message=message))
-        elif row.answer is None:
-            continue
-        elif row.answer.ok and row.answer.output is not None:
-            yield OutputRow(id=id_, output=msgspec.json.decode(row.answer.output))
-        else:
-            error = RecordError(kind=row.answer.error_kind or "failed", message=row.answer.error_message or "")
-            yield OutputRow(id=id_, error=error)
+        elif row.answer is not None:
+            answer, model = row.answer, None
+            if second is not None:
+                answer, model = second.chosen(answer, row.second)
+            yield answer_row(id_, answer, model=model)
+
+
+def answer_row(id_: Any, answer: AnswerRow, *, model: str | None = None) -> OutputRow:
+    """An answer as a row of the output.
+
+    :param model: that gave it, where a second one was asked.
+    """
+    by = msgspec.UNSET if model is None else model
+    if answer.ok and answer.output is not None:
+        confidence = msgspec.UNSET if answer.confidence is None else answer.confidence
+        return OutputRow(id=id_, output=msgspec.json.decode(answer.output), confidence=confidence, model=by)
+    error = RecordError(kind=answer.error_kind or "failed", message=answer.error_message or "")
+    return OutputRow(id=id_, error=error, model=by)

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 import msgspec
 
 from engine.adapters.files import OutputRow, write_rows
-from engine.adapters.store import AnswerRow, RunStore
+from engine.adapters.store import RunStore
 from engine.adapters.stored import StoredRun, answers, input_count, newest_input, runs
-from engine.run.corpus import output_rows
+from engine.run.corpus import answer_row, output_rows
 from engine.vocabulary.errors import StoreError
-from engine.vocabulary.values import RecordError
 
 
 def write_newest(store: RunStore, path: str, *, csv_safe: bool = False) -> int:
@@ -33,12 +32,23 @@ def write_newest(store: RunStore, path: str, *, csv_safe: bool = False) -> int:
             "nothing was written. Run the same `annotate run` with this --store first: it notes the input again, and "
             "asks for nothing that is answered"
         )
+    _check_list(store, run)
     return write_rows(path, _rows(store, run), fields=list(run.task.fields), csv_safe=csv_safe)
+
+
+def _check_list(store: RunStore, run: StoredRun) -> None:
+    """Records of an input are numbered without a gap, so a gap is a record that was taken away."""
+    count, all_of_them = store.query("SELECT count(*), max(position) + 1 FROM inputs WHERE run_id = ?", (run.id,))[0]
+    if count and count < all_of_them:
+        raise StoreError(
+            f"the list of the input in {store.path} has {count:,} records of {all_of_them:,}, so nothing was written. "
+            "Run the same `annotate run` first: it notes the input again, and asks for nothing that is answered"
+        )
 
 
 def _rows(store: RunStore, run: StoredRun) -> Iterator[OutputRow]:
     if _is_of_single_records(run):
-        yield from (answer_row(answer) for answer in answers(store, run.settings_id))
+        yield from (answer_row(msgspec.json.decode(answer.key), answer) for answer in answers(store, run.settings_id))
         store.check_answers()
         return
     yield from output_rows(store, run.id, run.settings_id)
@@ -55,11 +65,3 @@ def _is_unlisted(store: RunStore, run: StoredRun) -> bool:
     if _is_of_single_records(run) or store.query("SELECT 1 FROM inputs WHERE run_id = ? LIMIT 1", (run.id,)):
         return False
     return bool(store.query("SELECT 1 FROM answers LIMIT 1"))
-
-
-def answer_row(answer: AnswerRow) -> OutputRow:
-    """An answer as a row of the output."""
-    id_ = msgspec.json.decode(answer.key)
-    if answer.ok and answer.output is not None:
-        return OutputRow(id=id_, output=msgspec.json.decode(answer.output))
-    return OutputRow(id=id_, error=RecordError(kind=answer.error_kind or "failed", message=answer.error_message or ""))

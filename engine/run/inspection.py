@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from engine.adapters.store import CallRow, OutputRow, RunStore
+from engine.adapters.store import CallRow, OutputRow, RunStore, SecondRun
 from engine.adapters.stored import (
     AnswerCount,
     InputCount,
@@ -17,12 +17,14 @@ from engine.adapters.stored import (
     StoredRecord,
     StoredRun,
     answer_counts,
+    answer_of,
     calls,
     input_count,
     outcome_counts,
     runs,
     size_of,
 )
+from engine.run.outcome import stored_error
 from engine.run.reread import reread
 from engine.vocabulary.values import RecordError
 
@@ -78,6 +80,7 @@ class CallStory(msgspec.Struct, frozen=True, kw_only=True):
     input_tokens: int
     cached_tokens: int
     output_tokens: int
+    reasoning_tokens: int
     estimated: bool
     unconfirmed_input_tokens: int
     unconfirmed_output_tokens: int
@@ -93,6 +96,8 @@ class RecordStory(msgspec.Struct, frozen=True, kw_only=True):
     :ivar line: None when it is not in the newest run's input: an answer to an earlier text of that id.
     :ivar input_missing: why there is no `input`; empty if there is.
     :ivar cost_tokens: its share of all requests that asked for it.
+    :ivar confidence: None where nothing says it; `votes` that it was chosen from.
+    :ivar model: that gave `output`, where a second one was asked; `first_output` is then what the first had said.
     """
 
     id: Any
@@ -108,6 +113,10 @@ class RecordStory(msgspec.Struct, frozen=True, kw_only=True):
     marked: bool
     cost_tokens: float
     calls: list[CallStory]
+    confidence: float | None = None
+    votes: int = 1
+    model: str | None = None
+    first_output: Any = None
 
 
 class Sampled(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,11 +153,15 @@ def overview(store: RunStore, path: Path, listed: StoredRun | None, newest: Stor
     )
 
 
+_UNUSABLE = "not shown: it could not be used as it is"
+
+
 def tell(store: RunStore, path: Path, run: StoredRun | None, found: Sequence[StoredRecord]) -> list[RecordStory]:
     """The stories of these records, their inputs read again from the run's source."""
     marks = {mark for record in found if (mark := _mark(record)) is not None}
     again = reread(run, path, marks)
-    return [_story(store, record, again.inputs, again.missing) for record in found]
+    second = None if run is None else store.second_run(run.id)
+    return [_story(store, record, again.inputs, again.missing, second) for record in found]
 
 
 def _mark(record: StoredRecord) -> tuple[str, bytes] | None:
@@ -160,25 +173,35 @@ def _mark(record: StoredRecord) -> tuple[str, bytes] | None:
     return place.key, place.digest
 
 
-def _story(store: RunStore, record: StoredRecord, inputs: dict[tuple[str, bytes], Any], missing: str) -> RecordStory:
-    answer, place, mark = record.answer, record.place, _mark(record)
+def _story(
+    store: RunStore, record: StoredRecord, inputs: dict[tuple[str, bytes], Any], missing: str, second: SecondRun | None
+) -> RecordStory:
+    first, place, mark = record.answer, record.place, _mark(record)
     is_there = mark is not None and mark in inputs
-    asked = [] if answer is None else [_call_story(call) for call in calls(store, answer.calls)]
+    answer, model, numbers = first, None, () if first is None else first.calls
+    if second is not None and first is not None:
+        answer, model = second.chosen(first, answer_of(store, second.settings_id, first.key, first.digest))
+        numbers = numbers if answer is first else (*numbers, *answer.calls)
+    asked = [_call_story(call) for call in calls(store, numbers)]
     status, error = _ending(record)
     return RecordStory(
         id=record_id(record),
         line=place.line if place else None,
         status=status,
-        output=_output(answer.output) if answer else None,
+        output=_output(answer.output) if answer and answer.ok else None,
         error=error,
         input=inputs[mark] if is_there and mark is not None else None,
-        input_missing="" if is_there else missing,
+        input_missing="" if is_there else _UNUSABLE if mark is None else missing,
         batch_size=answer.batch_size if answer else 0,
         form=answer.form if answer else "",
         copied=answer.copied if answer else False,
         marked=answer.redo if answer else False,
         cost_tokens=0.0 if answer is None or answer.copied else sum(call.share_tokens for call in asked),
         calls=asked,
+        confidence=answer.confidence if answer else None,
+        votes=answer.votes if answer else 1,
+        model=model,
+        first_output=None if first is None or answer is first else _output(first.output),
     )
 
 
@@ -196,7 +219,7 @@ def _ending(record: StoredRecord) -> tuple[str, RecordError | None]:
         return "pending", None
     if answer.ok:
         return "ok", None
-    return "failed", RecordError(kind=answer.error_kind or "failed", message=answer.error_message or "")
+    return "failed", stored_error(answer)
 
 
 def _output(text: str | None) -> Any:
@@ -216,6 +239,7 @@ def _call_story(call: CallRow) -> CallStory:
         input_tokens=call.input_tokens,
         cached_tokens=call.cached_tokens,
         output_tokens=call.output_tokens,
+        reasoning_tokens=call.reasoning_tokens,
         estimated=call.estimated,
         unconfirmed_input_tokens=call.unconfirmed_input,
         unconfirmed_output_tokens=call.unconfirmed_output,

@@ -7,7 +7,7 @@ from enum import Enum
 
 import msgspec
 
-from engine.adapters.store import AnswerRow, Found, InputRow, RunStore
+from engine.adapters.store import AnswerRow, BallotRow, Found, InputRow, RunStore
 from engine.decide.records import id_key
 from engine.report.metrics import Counters
 from engine.run.journal import RunSync
@@ -21,6 +21,7 @@ _CHANGED_LINES = 5
 class Admitted(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a chunk of input: results that are known already, and records to be asked.
 
+    :ivar ballots: key of a record to be asked -> its answers of earlier rounds, where there are any.
     :ivar copied: rows of results that were taken over from identical inputs, to be stored before they are given out;
         and after the fresh ones are queued, since a twin's answer may be stored at every await.
     """
@@ -29,6 +30,7 @@ class Admitted(msgspec.Struct, frozen=True, kw_only=True):
     fresh: list[Record]
     bad: list[BadRecord]
     copied: list[AnswerRow]
+    ballots: dict[str, list[BallotRow]]
 
 
 class _LookedUp(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +48,8 @@ class Inputs(Enum):
     """Note every record as it comes: a stream, whose ids are found to repeat only then."""
     NOTED = "noted"
     """A validating pass has noted the input already; what comes now must be the same."""
+    HANDED_ON = "handed on"
+    """Records that another stream has noted, and hands on."""
     IGNORE = "ignore"
     """Records of different callers: no order, no output, and ids may repeat."""
 
@@ -95,7 +99,13 @@ class Intake:
             copied.append(copied_row(record, same))
             results.append(stored_result(record, copied[-1]))
         self._counters.records_copied += len(copied)
-        return Admitted(results=results, fresh=fresh, bad=bad, copied=copied)
+        return Admitted(
+            results=results,
+            fresh=fresh,
+            bad=bad,
+            copied=copied,
+            ballots=_ballots(fresh, found) if found.ballots else {},
+        )
 
     def _look_up(self, chunk: Sequence[Prepared]) -> _LookedUp:
         """Note the chunk in the store and find what is known of it. Blocks; one visit to the thread for both."""
@@ -113,7 +123,7 @@ class Intake:
 
     def _unusable(self, chunk: Sequence[Prepared]) -> dict[int, str]:
         """Positions of records that the store knows to be unusable, with the reason."""
-        if self._inputs is Inputs.IGNORE:
+        if self._inputs in (Inputs.IGNORE, Inputs.HANDED_ON):
             return {}
         rows = [input_row(record) for record in chunk]
         if self._inputs is Inputs.NOTED:
@@ -143,6 +153,15 @@ class Intake:
     def _asked_again(record: Record, found: Found) -> bool:
         """Whether the user asked for this very record to be redone."""
         return any(row.digest == record.digest and row.redo for row in found.by_key.get(record.key, ()))
+
+
+def _ballots(records: Sequence[Record], found: Found) -> dict[str, list[BallotRow]]:
+    """Votes on the very texts that are to be asked."""
+    votes = {
+        record.key: [row for row in found.ballots.get(record.key, ()) if row.digest == record.digest]
+        for record in records
+    }
+    return {key: rows for key, rows in votes.items() if rows}
 
 
 def input_row(record: Prepared) -> InputRow:

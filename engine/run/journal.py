@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from engine.adapters.store import AnswerRow, CallRow, RunStore
+from engine.adapters.store import AnswerRow, BallotRow, CallRow, RunStore
 
 RunSync = Callable[[Callable[[], Any]], Awaitable[Any]]
 """Runs a blocking function: in a worker thread, or at once where time is virtual."""
@@ -36,6 +36,7 @@ class _Group:
     def __init__(self) -> None:
         self.calls: list[CallRow] = []
         self.answers: list[AnswerRow] = []
+        self.ballots: list[BallotRow] = []
         self.written = False
         self.error: BaseException | None = None
 
@@ -52,7 +53,9 @@ class Journal:
         self._next = _Group()
         self._committed_at_s = -GATHER_S
 
-    async def write(self, calls: Sequence[CallRow], answers: Sequence[AnswerRow]) -> None:
+    async def write(
+        self, calls: Sequence[CallRow], answers: Sequence[AnswerRow], ballots: Sequence[BallotRow] = ()
+    ) -> None:
         """Return when these are durable. Call it under a shield: a paid answer is not to be lost to a cancellation.
 
         :raises StoreError: they could not be written, nor could anything else of the same group.
@@ -60,6 +63,7 @@ class Journal:
         group = self._next
         group.calls.extend(calls)
         group.answers.extend(answers)
+        group.ballots.extend(ballots)
         async with self._turn:
             if not group.written:  # the first of its group to get a turn writes for all of it
                 await anyio.sleep_until(self._committed_at_s + GATHER_S)
@@ -72,7 +76,9 @@ class Journal:
 
     async def _commit(self, group: _Group) -> None:
         try:
-            await self._run_sync(lambda: self._store.write(self._run_id, self._settings_id, group.calls, group.answers))
+            await self._run_sync(
+                lambda: self._store.write(self._run_id, self._settings_id, group.calls, group.answers, group.ballots)
+            )
         except Exception as error:  # noqa: BLE001 - kept for everybody in the group, each of whom raises it
             group.error = error
         self._committed_at_s = anyio.current_time()

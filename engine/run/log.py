@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any, Protocol
 
+import anyio
 import msgspec
 
 from engine.decide.recovery import Verdict
@@ -36,6 +37,7 @@ _TOLD = "is_in_the_log"  # set on an exception, which passes through several han
 _MOST_TEXT = 300
 _MOST_IDS = 50
 _PROGRESS_EVERY_S = 60.0
+_LONG_HOLD_S = 10.0  # a usual back-off is shorter, and told with its call
 _BARE = re.compile(r"[\w.:/+-]+\Z", re.ASCII)
 
 
@@ -120,6 +122,7 @@ class RunLog:
             headers=sorted(endpoint.headers),
             extra_body=hidden(endpoint.extra_body),
             temperature=endpoint.temperature,
+            reasoning_effort=endpoint.reasoning_effort,
             timeout_s=endpoint.timeout_s,
             settings=msgspec.to_builtins(config),
         )
@@ -185,6 +188,7 @@ class RunLog:
             "outcome": verdict.cause or "ok",
             "input_tokens": usage.input_tokens,
             "cached_tokens": usage.cached_tokens,
+            "reasoning_tokens": usage.reasoning_tokens,
             "output_tokens": usage.output_tokens,
         }
         if verdict.cause:
@@ -204,6 +208,13 @@ class RunLog:
         """Nobody sends for so long, because of this call."""
         if seconds > 0:
             self.event(logging.INFO, "paused", seconds=round(seconds, 3), cause=cause, call=call)
+
+    def held(self, verdict: Verdict, call: int, *, now: float) -> None:
+        """The records of this call are held back for long, while others go on."""
+        held_s = max((child.not_before_s - now for child in verdict.children), default=0.0)
+        if held_s > _LONG_HOLD_S:
+            size = sum(len(child.items) for child in verdict.children)
+            self.event(logging.INFO, "held", seconds=round(held_s, 3), cause=verdict.cause, call=call, size=size)
 
     # -- what is found out -------------------------------------------------------------------------------------------
 
@@ -232,6 +243,12 @@ class RunLog:
         self._seen[name] = newest
         index = next((i for i in range(len(history) - 1, -1, -1) if history[i] is last), len(history) - 2)
         yield from history[(index + 1 if last is not None else 0) :]
+
+    async def keep_telling(self) -> None:
+        """Tell every minute how far it is, also when nothing ends in it; until cancelled."""
+        while True:
+            self._progress(anyio.current_time())
+            await anyio.sleep_until((self._progress_s or 0.0) + _PROGRESS_EVERY_S)
 
     def verdict(self) -> None:
         """Tell what the guard thinks of the size in use, where that is new."""

@@ -11,7 +11,7 @@ import msgspec
 from engine.decide.answers import Reading
 from engine.decide.neighbours import NeighbourGuard
 from engine.decide.neighbours_canaries import Canary
-from engine.decide.neighbours_family import Asked
+from engine.decide.neighbours_family import UNSAID, Asked
 from engine.decide.neighbours_screen import speaks_of_others
 from engine.decide.prompts import first_words
 from engine.decide.quality_evidence import can_be_judged, label_signature
@@ -104,12 +104,20 @@ class Neighbours:
             label = answers.get(record.digest)
             if batch.family:
                 self.guard.ended(batch.family, record.digest, label, id_=record.id, alone=alone)
-            elif alone and label is not None and self.guard.uses_canaries and not self.speaks(item):
+            elif alone and label is not None and self.guard.uses_canaries and not (self.speaks(item) or item.kept):
                 self.guard.canaries.offer(record, label)
 
     def _answers(self, ids: Mapping[str, Item], reading: Reading) -> dict[bytes, Any]:
-        labels = ((item.record.digest, self._label(reading, id_)) for id_, item in ids.items())
+        labels = ((item.record.digest, self._said(reading, id_)) for id_, item in ids.items())
         return {digest: label for digest, label in labels if label is not None}
+
+    def _said(self, reading: Reading, id_: str) -> Any:
+        """Of a record, what is valid of an answer to some of its variables as well: it is kept, so it is judged."""
+        if id_ not in reading.partial:
+            return self._label(reading, id_)
+        valid = reading.partial[id_].valid
+        label: Any = label_signature({name: valid.get(name) for name in self._task.variables}, self._task)
+        return None if label is None or all(part == UNSAID for part in label) else label
 
     def _label(self, reading: Reading, id_: str) -> Any:
         return label_signature(reading.answers[id_], self._task) if id_ in reading.answers else None
@@ -119,7 +127,7 @@ NOTHING_READ = Reading(answers={}, defects={}, foreign=0, found=0)
 """Of a call that brought no reply."""
 
 
-def without(reading: Reading, company: Mapping[str, Canary]) -> Reading:
+def without(reading: Reading, company: Mapping[str, object]) -> Reading:
     """What a reply says of the records that are to be answered."""
     if not company:
         return reading
@@ -127,6 +135,7 @@ def without(reading: Reading, company: Mapping[str, Canary]) -> Reading:
         reading,
         answers={id_: output for id_, output in reading.answers.items() if id_ not in company},
         defects={id_: why for id_, why in reading.defects.items() if id_ not in company},
+        partial={id_: partial for id_, partial in reading.partial.items() if id_ not in company},
     )
 
 

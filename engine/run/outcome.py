@@ -30,6 +30,8 @@ def settle(
     now: float,
     wall_time: float,
     copied: bool = False,
+    confidence: float | None = None,
+    votes: int = 1,
 ) -> Settled:
     """The end of a record, as a row for the store and a result for the caller."""
     record = item.record
@@ -37,7 +39,7 @@ def settle(
     row = AnswerRow(
         key=record.key,
         digest=record.digest,
-        output=None if error else _encode(output).decode(),
+        output=_stored(output, error),
         error_kind=error.kind if error else None,
         error_message=error.message if error else None,
         calls=item.calls,
@@ -46,6 +48,8 @@ def settle(
         answered_at=wall_time,
         latency_s=latency_s,
         copied=copied,
+        confidence=confidence,
+        votes=votes,
     )
     result = Result(
         id=record.id,
@@ -55,8 +59,23 @@ def settle(
         calls=item.calls,
         batch_size=batch_size,
         latency_s=latency_s,
+        confidence=confidence,
+        votes=votes,
     )
     return Settled(row=row, result=result)
+
+
+def _stored(output: Any, error: RecordError | None) -> str | None:
+    """An output as JSON; of a record that failed, the variables that were answered, for those who look into it."""
+    if error is None:
+        return _encode(output).decode()
+    return _encode(error.valid).decode() if error.valid else None
+
+
+def stored_error(row: AnswerRow) -> RecordError:
+    """Why a record in the store failed."""
+    valid = {} if row.output is None else msgspec.json.decode(row.output, type=dict[str, Any])
+    return RecordError(kind=row.error_kind or "failed", message=row.error_message or "", valid=valid)
 
 
 def copies(settled: Settled, followers: Iterable[Item], *, now: float) -> list[Settled]:
@@ -71,6 +90,8 @@ def copies(settled: Settled, followers: Iterable[Item], *, now: float) -> list[S
             now=now,
             wall_time=settled.row.answered_at,
             copied=True,
+            confidence=settled.row.confidence,
+            votes=settled.row.votes,
         )
         for follower in followers
     ]
@@ -78,15 +99,17 @@ def copies(settled: Settled, followers: Iterable[Item], *, now: float) -> list[S
 
 def stored_result(record: Record, row: AnswerRow) -> Result:
     """The result of a record whose answer was in the store already."""
-    error = None if row.ok else RecordError(kind=row.error_kind or "failed", message=row.error_message or "")
+    error = None if row.ok else stored_error(row)
     return Result(
         id=record.id,
-        output=None if row.output is None else msgspec.json.decode(row.output),
+        output=None if error is not None or row.output is None else msgspec.json.decode(row.output),
         error=error,
         position=record.position,
         stored=True,
         calls=row.calls,
         batch_size=row.batch_size,
+        confidence=row.confidence,
+        votes=row.votes,
     )
 
 

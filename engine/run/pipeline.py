@@ -12,7 +12,7 @@ from typing import Any
 
 import anyio
 
-from engine.adapters.store import RunStore
+from engine.adapters.store import BallotRow, RunStore
 from engine.report.metrics import Counters
 from engine.run.budget import Budget
 from engine.run.call import Caller, Emit
@@ -24,6 +24,8 @@ from engine.run.outcome import Settled, settle
 from engine.run.plan import Plan
 from engine.run.readers import Reader
 from engine.run.state import RunState
+from engine.run.traffic import Traffic
+from engine.run.votes import elected, with_ballots
 from engine.vocabulary.config import RunConfig
 from engine.vocabulary.errors import RunStopped
 from engine.vocabulary.values import BadRecord, Record, RecordError, Result
@@ -42,6 +44,7 @@ class Pipeline:
         source_name: str = "input", inputs: Inputs = Inputs.NOTE, run_sync: RunSync = in_thread,
         counters: Counters | None = None, call_number: Callable[[], int] | None = None,
         worked_before: bool = False, log: RunLog | None = None, salt_offset: int | None = None,
+        traffic: Traffic | None = None,
     ) -> None:  # fmt: skip
         self.counters = counters or Counters()
         self._config = config
@@ -54,6 +57,7 @@ class Pipeline:
             worked_before=worked_before,
             live=inputs is Inputs.IGNORE,
             log=log,
+            traffic=traffic,
         )
         self._journal = Journal(store, run_id=run_id, settings_id=settings_id, run_sync=run_sync)
         self._intake = Intake(
@@ -80,16 +84,18 @@ class Pipeline:
         :raises StoreError: an answer could not be stored.
         """
         self._emit_result = emit
+        self._state.traffic.join(self._state.changed)
         try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._feed, reader)
-                with self._state.dispatching:
-                    await self._dispatcher.run(lambda sent: tasks.start_soon(self._caller.call, sent))
-                self._state.feeding.cancel()
+            async with anyio.create_task_group() as beside:
+                if self._state.log.is_on:
+                    beside.start_soon(self._state.log.keep_telling)
+                await self._send(reader)
+                beside.cancel_scope.cancel()
         except* Exception as group:  # noqa: BLE001 - unwrapped and raised: the task group is an inner matter
             self._state.log.broke(_first(group))
             raise _first(group) from None
         finally:
+            self._state.traffic.leave(self._state.changed, self.counters.in_flight)
             if self._state.auditor is not None and (said := self._state.auditor.forms.sentence):
                 self.counters.notice(said)
             for said in self._state.neighbours.guard.notices():
@@ -98,6 +104,13 @@ class Pipeline:
                 await reader.close()
         if self._state.stopped is not None:
             raise self._state.stopped
+
+    async def _send(self, reader: Reader) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._feed, reader)
+            with self._state.dispatching:
+                await self._dispatcher.run(lambda sent: tasks.start_soon(self._caller.call, sent))
+            self._state.feeding.cancel()
 
     def stop(self, reason: BaseException) -> None:
         """Send nothing more; every request in flight is still answered, stored and emitted. Then `run` raises this."""
@@ -148,6 +161,8 @@ class Pipeline:
         self._state.input_waits = False
 
     async def _take_in(self, chunk: Sequence[Record | BadRecord]) -> None:
+        if self._state.gold is not None:
+            self._state.gold.check([record for record in chunk if isinstance(record, Record)])
         self._state.held += len(chunk)
         try:
             admitted = await self._intake.admit(chunk)
@@ -158,22 +173,37 @@ class Pipeline:
             self._state.held -= len(chunk)
             raise _bad_input(self._source_name, admitted.bad[0])
         now = anyio.current_time()
-        refused = [failure for record in admitted.fresh if (failure := self._enqueue(record, now))]
+        ended = [
+            end
+            for record in admitted.fresh
+            if (end := self._enqueue(record, admitted.ballots.get(record.key, ()), now))
+        ]
         self._state.changed.notify()
-        if refused:
-            self._state.log.refused([_told(settled.result) for settled in refused])
-        rows = [*admitted.copied, *(settled.row for settled in refused)]
+        if any(not end.row.ok for end in ended):
+            self._state.log.refused([_told(end.result) for end in ended if not end.row.ok])
+        rows = [*admitted.copied, *(end.row for end in ended)]
         if rows:
             await self._journal.write((), rows)
+        ended += await self._caller.late_copies([end for end in ended if end.row.ok])
         for result in admitted.results:
             await self._emit(result)
-        for settled in refused:
-            await self._emit(settled.result)
+        for end in ended:
+            await self._emit(end.result)
 
-    def _enqueue(self, record: Record, now: float) -> Settled | None:
-        """Queue a record, or attach it to an identical one that is on its way, or refuse what can never fit."""
-        item = item_of(record, now)
+    def _enqueue(self, record: Record, ballots: Sequence[BallotRow], now: float) -> Settled | None:
+        """Queue a record, or attach it to an identical one that is on its way; or end it: too long, or enough votes.
+
+        :param ballots: its answers of earlier rounds.
+        """
+        item = with_ballots(item_of(record, now), ballots)
         problem = self._cannot_fit(record)
+        won = self._state.voting.concluded(item) if problem else self._state.voting.known(item)
+        if won is not None:
+            wall = self._state.wall(now)
+            last = ballots[-1]
+            if self._config.packing.deduplicate:
+                self._state.followers.setdefault(record.digest, [])  # twins have its answer as soon as it is stored
+            return elected(won, batch_size=last.batch_size, form=last.form, now=now, wall_time=wall)
         if problem is not None:
             error = RecordError(kind="too-long", message=problem)
             return settle(item, error=error, batch_size=0, form="", now=now, wall_time=self._state.wall(now))
@@ -183,7 +213,10 @@ class Pipeline:
                 followers.append(item)
                 return None
             self._state.followers[record.digest] = []
-        self._state.queue.add_record(item)
+        if item.ballots:
+            self._state.voting.add((item,))
+        else:
+            self._state.queue.add_record(item)
         return None
 
     def _cannot_fit(self, record: Record) -> str | None:

@@ -6,6 +6,7 @@ import msgspec
 
 from engine.decide.outputs import Check
 from engine.decide.prompts import Prompt
+from engine.run.gold_set import GoldSet
 from engine.vocabulary.ports import Provider
 from engine.vocabulary.task import Task
 
@@ -35,9 +36,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     :ivar asking: how it is asked.
     :ivar fallback: how it is asked when the endpoint ignores the keyed form; None for the compact one.
     :ivar keyed: the form that may be tried where the labels hold the compact one back; None: only one form is used.
+    :ivar gold: records with known answers that ride along; None: there are none.
     """
 
     task: Task
     asking: Asking
     fallback: Asking | None = None
     keyed: Asking | None = None
+    gold: GoldSet | None = None

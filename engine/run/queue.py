@@ -17,9 +17,13 @@ Choose = Callable[[Sequence[int]], list[int]]
 
 
 class Wait(msgspec.Struct, frozen=True, kw_only=True):
-    """Nothing can be sent before something changes, or before `until_s` (loop time), if that is set."""
+    """Nothing can be sent before something changes, or before `until_s` (loop time), if that is set.
+
+    :ivar is_held: all that could be sent has been sent before, and is held back until then after an error.
+    """
 
     until_s: float | None = None
+    is_held: bool = False
 
 
 class WorkQueue:
@@ -48,6 +52,10 @@ class WorkQueue:
     def fresh(self) -> int:
         """New records waiting."""
         return len(self._fresh)
+
+    def has_returned(self, now: float) -> bool:
+        """Whether a batch that came back may be sent now."""
+        return bool(self._ready) or bool(self._delayed and self._delayed[0][0] <= now)
 
     def add_record(self, item: Item) -> None:
         """A new record."""
@@ -81,7 +89,7 @@ class WorkQueue:
             return self._ready.popleft()
         due_s = self._delayed[0][0] if self._delayed else None
         if not self._fresh or (due_s is not None and not (fresh or fresh_first)):
-            return Wait(until_s=due_s)
+            return Wait(until_s=due_s, is_held=due_s is not None)
         is_apart = apart is not None and apart(self._fresh[0])
         if lone or (is_apart and apart_alone):
             return Batch(items=(self._fresh.pop(0),))

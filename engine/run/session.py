@@ -24,6 +24,7 @@ from engine.run.intake import Inputs
 from engine.run.journal import RunSync, at_once, in_thread
 from engine.run.pipeline import Pipeline
 from engine.run.readers import AsyncReader, InlineReader, Reader, ThreadReader
+from engine.run.traffic import Traffic
 from engine.vocabulary.config import Endpoint, RunConfig
 from engine.vocabulary.errors import ConfigError, EngineError, RunStopped, StoreError
 from engine.vocabulary.ports import Transport
@@ -182,6 +183,7 @@ class Engine:
         allow_change: bool = False,
         transport: Transport | None = None,
         virtual_time: bool = False,
+        traffic: Traffic | None = None,
     ) -> None:
         """
         :param endpoint: whom to ask; its key comes from ``ANNOTATE_API_KEY`` unless it has one.
@@ -191,6 +193,7 @@ class Engine:
         :param allow_change: use a store that holds answers of another task or model, keeping both.
         :param transport: in place of HTTP, for tests.
         :param virtual_time: no threads, for tests on a virtual clock.
+        :param traffic: limits and window that several engines share; None: its own.
         """
         self._endpoint = endpoint
         self._config = config or RunConfig()
@@ -200,6 +203,7 @@ class Engine:
         self._transport = transport
         self._run_sync: RunSync = at_once if virtual_time else in_thread
         self._virtual_time = virtual_time
+        self._traffic = traffic
         self._stack = AsyncExitStack()
         self._bench: Workbench | None = None
         self._tasks: anyio.abc.TaskGroup | None = None
@@ -219,6 +223,7 @@ class Engine:
                     allow_change=self._allow_change,
                     transport=self._transport,
                     run_sync=self._run_sync,
+                    traffic=self._traffic,
                 )
             )
             self._tasks = await stack.enter_async_context(anyio.create_task_group())
@@ -250,26 +255,30 @@ class Engine:
 
     # -- streams ------------------------------------------------------------------------------------------------
 
-    def annotate(self, task: Task, records: Records) -> ResultStream:
+    def annotate(self, task: Task, records: Records, *, gold: Iterable[RecordLike] | None = None) -> ResultStream:
         """Annotate a stream of records.
 
         A blocking iterable is read in a thread of its own, an async one in a task; either is read only as far ahead
         as `look_ahead` allows, and not at all while the results are not taken.
 
         :param records: mappings, texts, or a data frame (anything with ``to_dicts`` or ``to_dict("records")``).
+        :param gold: records with their right answers (``label``), which ride along to judge the batch size by.
         :return: an async iterator over results, in order of completion.
         """
         tasks, bench = self._opened()
         feed = _Feed(Counters(records_total=len(records) if isinstance(records, Sized) else None))
         self._feeds.add(feed)
-        tasks.start_soon(self._run_stream, bench, feed, task, records)
+        tasks.start_soon(self._run_stream, bench, feed, task, records, gold)
         return ResultStream(feed)
 
-    async def _run_stream(self, bench: Workbench, feed: _Feed, task: Task, records: Records) -> None:
+    async def _run_stream(
+        self, bench: Workbench, feed: _Feed, task: Task, records: Records, gold: Iterable[RecordLike] | None
+    ) -> None:
         run: Run | None = None
         status = "crashed"
         try:
-            run = await bench.begin(task, note={"source": "api"})
+            known = bench.gold(task, None if gold is None else _raw_records(gold, task))
+            run = await bench.begin(task, note={"source": "api"}, gold=known)
             await self._run_sync(bench.store.drop_ended_inputs)
             feed.pipeline = bench.pipeline(run, counters=feed.counters)
             if feed.is_abandoned:

@@ -8,7 +8,6 @@ import time
 import anyio
 import msgspec
 
-from engine.adapters.limits import Pacer
 from engine.decide.answer_form import AnswerForms
 from engine.decide.batch_size import Allowed, BatchSize, make_batch_size
 from engine.decide.brake import PROBES, Brake
@@ -16,19 +15,22 @@ from engine.decide.estimates import TokenEstimates
 from engine.decide.latency_target import LatencyTarget
 from engine.decide.neighbours_canaries import MOST
 from engine.decide.packing import Room
-from engine.decide.quality import QualityGuard
+from engine.decide.quality import GOLD_RULES_FROM, QualityGuard
 from engine.decide.quality_evidence import can_be_judged
 from engine.decide.rate import Dimension
 from engine.decide.room import request_room
+from engine.decide.warmup import WarmUp, why_warm
 from engine.report.metrics import Counters
 from engine.run.audit import Auditor
 from engine.run.budget import Budget
-from engine.run.load import Load
+from engine.run.gold import gold_in_run
 from engine.run.log import RunLog
 from engine.run.neighbours import Neighbours
 from engine.run.plan import Asking, Plan
 from engine.run.queue import WorkQueue
 from engine.run.signal import Signal
+from engine.run.traffic import Traffic
+from engine.run.votes import Voting
 from engine.vocabulary.config import RunConfig
 from engine.vocabulary.values import Batch, Item
 
@@ -38,33 +40,34 @@ class RunState:
 
     :ivar changed: notified whenever anything here changes that somebody may wait for.
     :ivar fell_back: the keyed form, which the user chose, turned out to be ignored.
-    :ivar load: the window and the rates that the endpoint bears.
+    :ivar traffic: what it shares with the other streams of the engine; `pacer`, `load` and `pause_until_s` are its.
     :ivar neighbours: guards records against what stands in others of their batch.
+    :ivar voting: counts the answers of records that are asked several times.
     :ivar target: holds the latency of records, where the user wants that.
     :ivar held: records taken in and not yet given out.
     :ivar calls: calls whose results have not all been given out.
     :ivar followers: digest -> records with an identical input, waiting for the one that was asked.
     :ivar live: records are of callers who wait for them, one by one.
-    :ivar pause_until_s: nobody sends before it (loop time).
     """
 
     def __init__(
         self, plan: Plan, config: RunConfig, *, counters: Counters, budget: Budget, worked_before: bool, live: bool,
-        log: RunLog | None = None,
+        log: RunLog | None = None, traffic: Traffic | None = None,
     ) -> None:  # fmt: skip
         self.plan = plan
         self.fell_back = False
         self.auditor: Auditor | None = None
         self.config = config
         self.counters = counters
+        counters.variables.watch(plan.task)
         self.log = log or RunLog()
         self.log.watch(counters)
         self.budget = budget
         self.live = live
         self.rng = random.Random(config.seed)
         self.queue = WorkQueue(max_wait_s=config.packing.max_wait_s)
-        self.pacer = Pacer(config.limits)
-        self.load = Load(config.limits, target_s=config.target_p95_s)
+        self.traffic = traffic or Traffic(config.limits, target_s=config.target_p95_s)
+        self.pacer, self.load = self.traffic.pacer, self.traffic.load
         self.counters.window, self.counters.rate = self.load.window, self.load.rate
         self.batch_size: BatchSize = make_batch_size(config)
         self.target: LatencyTarget | None = None
@@ -75,14 +78,20 @@ class RunState:
         most_records = config.packing.batch_size or config.packing.max_batch_size
         self.brake = Brake(config.recovery, needs_batch=most_records > 1, worked_before=worked_before)
         self.auditor = self._make_auditor()
+        self.gold = gold_in_run(plan, config, batch_size=self.batch_size, auditor=self.auditor, price=budget.price)
+        self.counters.gold = self.gold
         self.neighbours = Neighbours(config.quality.neighbours, task=plan.task, rng=random.Random(config.seed + 2))
+        self.voting = Voting(plan.task, config, log=counters.votes)
+        why = why_warm(
+            config, static_tokens=self.estimates.static_tokens, has_read_cache=budget.has_read_cache, live=live
+        )
+        self.warm_up = self.counters.warm_up = WarmUp(why)
         self.counters.batch_size = self.batch_size
         self.counters.auditor = self.auditor
         self.changed = Signal()
         self.followers: dict[bytes, list[Item]] = {}
         self.held = self.calls = 0
         self.unkeyed_replies = 0
-        self.pause_until_s = 0.0
         self.input_ended = self.input_waits = False
         self.stopped: BaseException | None = None
         self.feeding = anyio.CancelScope()
@@ -100,12 +109,14 @@ class RunState:
         config = self.config
         if not config.quality.guard:
             return None
+        by_gold = self.plan.gold is not None and len(self.plan.gold.entries) >= GOLD_RULES_FROM
         guard = QualityGuard(
             max_disagreement=config.quality.max_disagreement,
             judges=can_be_judged(self.plan.task),
             start=self.batch_size.settled_size,
+            by_gold=by_gold,
         )
-        forms = AnswerForms(has_keyed=self.plan.keyed is not None, objective=config.objective)
+        forms = AnswerForms(has_keyed=self.plan.keyed is not None and not by_gold, objective=config.objective)
         keyed_guard = QualityGuard(
             max_disagreement=config.quality.max_disagreement,
             judges=can_be_judged(self.plan.task),
@@ -234,8 +245,36 @@ class RunState:
 
     def pause_until(self, until_s: float) -> None:
         """Nobody sends before then; a pause is never made shorter."""
-        self.pause_until_s = max(self.pause_until_s, until_s)
-        self.counters.paused_until_s = self.pause_until_s
+        self.traffic.pause_until(until_s)
+        self.counters.paused_until_s = self.traffic.pause_until_s
+
+    @property
+    def pause_until_s(self) -> float:
+        """Nobody sends before it (loop time)."""
+        return self.traffic.pause_until_s
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the window lets nothing more out: this stream's, or the one that all of them share."""
+        few = self.warm_up.most(anyio.current_time())
+        if few is not None and self.counters.in_flight >= few:
+            return True
+        return self.counters.in_flight >= self.window or self.traffic.is_full
+
+    def sent(self) -> None:
+        """A request is in flight."""
+        self.calls += 1
+        self.counters.in_flight += 1
+        self.counters.peak_in_flight = max(self.counters.peak_in_flight, self.counters.in_flight)
+        self.traffic.sent(self.changed)
+        self.warm_up.note_sent(anyio.current_time(), records=self._records_left())
+
+    def landed(self) -> None:
+        """A request is not in flight any more: its answers are stored, or it was given up."""
+        self.counters.in_flight -= 1
+        self.traffic.ended()
+        self.warm_up.note_ended(anyio.current_time(), is_warm=self.counters.tokens_cached > 0)
+        self.changed.notify()
 
     def wall(self, now: float) -> float:
         """Wall time of a loop time."""

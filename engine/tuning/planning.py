@@ -34,6 +34,8 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     :ivar form: how answers are asked for.
     :ivar sample: inputs whose tokens are counted at the most.
     :ivar store: of an earlier run of this task on this model, to learn from.
+    :ivar reasoning: tokens that the model thinks with, of a request and of each record in it; None: as the store's
+        calls say, else none.
     """
 
     batch_sizes: tuple[int, ...]
@@ -42,6 +44,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     limit: int | None
     store: Path | None
     model: str | None
+    reasoning: tuple[float, float] | None = None
 
 
 def make_plan(
@@ -67,6 +70,9 @@ def make_plan(
         look_for={digest for call in calls for digest in call.digests},
     )
     terms, learned = learned_terms(terms, calls, counted.found)
+    if wishes.reasoning is not None:
+        call, record = wishes.reasoning
+        terms = msgspec.structs.replace(terms, reasoning_call=call, reasoning_record=record)
     corpus = counted.corpus
     given = Given(
         limits=config.limits,

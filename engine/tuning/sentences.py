@@ -46,12 +46,23 @@ def corpus(plan: Plan) -> Iterator[str]:
         f"{plan.terms.output_record:.1f} output tokens; every request {static:,.0f} besides, "
         f"r = {plan.static_share:.1f} for one"
     )
+    if plan.terms.reasoning_call or plan.terms.reasoning_record:
+        yield (
+            f"before it answers, the model thinks for some {plan.terms.reasoning_call:,.0f} tokens a request and "
+            f"{plan.terms.reasoning_record:,.0f} a record, paid for as output; {_less_thought(plan)}"
+        )
     if plan.learned is not None:
         ratio = f"it counts {plan.terms.input_ratio:.3f} tokens for one of ours, " if plan.learned.matched else ""
         yield (
             f"learned from {plan.learned.calls} calls of {plan.learned.sizes[0]} to {plan.learned.sizes[1]} records: "
             f"{ratio}and a request takes {_latency(plan)}"
         )
+
+
+def _less_thought(plan: Plan) -> str:
+    alone, worth = plan.forecasts[0], chosen(plan)
+    less = 1 - worth.reasoning_tokens / max(1, alone.reasoning_tokens)
+    return f"{worth.batch_size} records a request take {words.share(less, 1)} less of it than one"
 
 
 def _latency(plan: Plan) -> str:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import itertools
 import random
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from engine.tuning.choosing import Choice, chosen_examples
+from engine.tuning.grouping import Together
 from engine.vocabulary.config import AnswerForm
 from engine.vocabulary.errors import ConfigError
-from engine.vocabulary.task import Example, Task
+from engine.vocabulary.task import Task
 
 MOST_SETTINGS = 400
+_BODY = "body."
 _OWN = "{instructions}"
 
 WORDINGS = {
@@ -34,6 +37,8 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
         chosen. :ivar schema: whether a JSON schema goes along, where the endpoint takes one.
     :ivar temperature: None: as the command says, as is `model`.
     :ivar body: further keys of the request's body, from the user's own dimensions.
+    :ivar choice: which of the examples are shown. :ivar alternate: as `Task` has it, as `reason` and `terse`.
+    :ivar variables: how many of several go together: ``together``, ``one-by-one``, or so many at a time.
     """
 
     batch_size: int
@@ -45,10 +50,15 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     schema: bool = True
     model: str | None = None
     body: dict[str, Any] = {}
+    choice: Choice = "balanced"
+    alternate: bool = True
+    reason: bool = False
+    terse: bool = False
+    variables: Together = "together"
 
 
 class Space(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Values of each dimension; see `Setting`. None, or no wording: the default, which depends on the task.
+    """Values of each dimension; see `Setting`. None, or an empty list: the default, which depends on the task.
 
     :ivar wordings: instructions by name, for `wording`; ``{instructions}`` stands for the task's own.
     :ivar body: dimensions of the user's own: a key of the request's body, and the values that it may take.
@@ -64,6 +74,11 @@ class Space(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     model: tuple[str, ...] = ()
     wordings: dict[str, str] = {}
     body: dict[str, list[Any]] = {}
+    choice: tuple[Choice, ...] = ("balanced",)
+    alternate: tuple[bool, ...] = ()
+    reason: tuple[bool, ...] = ()
+    terse: tuple[bool, ...] = ()
+    variables: tuple[Together, ...] = ("together",)
 
     def instructions(self, task: Task, wording: str) -> str:
         """The instructions in a wording."""
@@ -101,7 +116,7 @@ def _problems(space: Space) -> Iterator[str]:
         yield "'batch_size' wants numbers from 1 up"
     if space.examples is not None and min(space.examples, default=-1) < 0:
         yield "'examples' wants numbers from 0 up"
-    for name in ("form", "order", "schema"):
+    for name in ("form", "order", "schema", "choice", "variables"):
         if not getattr(space, name):
             yield f"'{name}' is an empty list; leave it out, or name a value"
     for name in space.wording:
@@ -110,6 +125,8 @@ def _problems(space: Space) -> Iterator[str]:
             yield f"there is no wording '{name}'; known: {known}; write your own under [wordings]"
     if any(temperature < 0 for temperature in space.temperature):
         yield "'temperature' wants numbers from 0 up"
+    if any(isinstance(many, int) and many < 1 for many in space.variables):
+        yield '\'variables\' wants "together", "one-by-one", or numbers from 1 up'
     for name, values in space.body.items():
         if not values:
             yield f"'body.{name}' is an empty list; leave it out, or name a value"
@@ -129,20 +146,24 @@ def settings_of(space: Space, task: Task) -> list[Setting]:
             f"the space asks for {max(wanted)} examples and the task has {have}; add examples to the task, or ask for "
             "fewer"
         )
-    names = list(space.body)
-    product = itertools.product(
-        _once(space.batch_size), _once(wanted), _once(space.form),
-        _once(space.wording or ["own", *space.wordings]), _once(space.order), _once(space.temperature) or [None],
-        _once(space.schema), _once(space.model) or [None], *(space.body[name] for name in names),
-    )  # fmt: skip
-    settings = [
-        Setting(
-            batch_size=batch, examples=k, form=form, wording=wording, order=order, temperature=temperature,
-            schema=schema, model=model, body=dict(zip(names, values, strict=True)),
-        )
-        for batch, k, form, wording, order, temperature, schema, model, *values in product
-        if order == 0 or k > 1  # one example has one order
-    ]  # fmt: skip
+    dimensions: dict[str, Sequence[Any]] = {
+        "batch_size": space.batch_size,
+        "examples": wanted,
+        "form": space.form,
+        "wording": space.wording or ["own", *space.wordings],
+        "order": space.order,
+        "temperature": space.temperature or [None],
+        "schema": space.schema,
+        "model": space.model or [None],
+        "choice": space.choice,
+        **{name: getattr(space, name) or [getattr(task, name)] for name in ("alternate", "reason", "terse")},
+        "variables": space.variables,
+        **{f"{_BODY}{name}": values for name, values in space.body.items()},
+    }
+    product = itertools.product(*map(_once, dimensions.values()))
+    first = {name: values[0] for name, values in dimensions.items()}
+    made = (_setting(dict(zip(dimensions, values, strict=True)), first, have) for values in product)
+    settings = _once([setting for setting in made if setting is not None])
     if len(settings) > MOST_SETTINGS:
         raise ConfigError(
             f"the space has {len(settings):,} settings, and {MOST_SETTINGS} are the most: every one is asked about the "
@@ -151,8 +172,19 @@ def settings_of(space: Space, task: Task) -> list[Setting]:
     return settings
 
 
+def _setting(values: dict[str, Any], first: Mapping[str, Any], have: int) -> Setting | None:
+    """None for one that differs from another in name only: one example has one order, all of them are one choice."""
+    plain = {name: value for name, value in values.items() if not name.startswith(_BODY)}
+    body = {name.removeprefix(_BODY): value for name, value in values.items() if name.startswith(_BODY)}
+    setting = Setting(**plain, body=body)
+    if setting.examples <= 1 and (setting.order or setting.alternate != first["alternate"]):
+        return None
+    return None if setting.examples in (0, have) and setting.choice != first["choice"] else setting
+
+
 def _once(values: Sequence[Any]) -> list[Any]:
-    return list(dict.fromkeys(values))
+    """Without repetitions. 1 and true are not the same."""
+    return list({msgspec.json.encode(value): value for value in values}.values())
 
 
 def varying(settings: Sequence[Setting]) -> list[str]:
@@ -172,19 +204,14 @@ def value_of(setting: Setting, dimension: str) -> Any:
 
 def task_of(setting: Setting, task: Task, space: Space) -> Task:
     """The task as a setting asks it."""
-    examples = chosen_examples(task.examples, setting.examples)
+    examples = chosen_examples(task.examples, setting.examples, setting.choice)
     if setting.order:
         random.Random(setting.order).shuffle(examples)
-    return msgspec.structs.replace(task, instructions=space.instructions(task, setting.wording), examples=examples)
-
-
-def chosen_examples(examples: Sequence[Example], count: int) -> list[Example]:
-    """The first so many of the task's examples, covering and balanced: one of each output before a second of any.
-
-    Within an output, and between outputs, in the task's own order; so a smaller choice is part of a larger one.
-    """
-    groups: dict[bytes, list[Example]] = {}
-    for example in examples:
-        groups.setdefault(msgspec.json.encode(example.output, order="sorted"), []).append(example)
-    rounds = itertools.zip_longest(*groups.values())
-    return [example for one_round in rounds for example in one_round if example is not None][:count]
+    return msgspec.structs.replace(
+        task,
+        instructions=space.instructions(task, setting.wording),
+        examples=examples,
+        alternate=setting.alternate,
+        reason=setting.reason,
+        terse=setting.terse,
+    )

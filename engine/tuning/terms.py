@@ -14,10 +14,12 @@ from engine.adapters.measured_calls import MeasuredCall
 from engine.decide.estimates import CALL_TOKENS
 from engine.decide.forecast import Latency, Terms
 from engine.decide.prompts import Prompt, first_words, request_ids
+from engine.decide.reasoning import WORTH
 from engine.vocabulary.task import LABELLED, Field, FieldType, Task
 
 _TEXT_TOKENS = 60  # of a free text or a list, where no example shows one
 _SALT = "k3f"
+_REASON = "the words of this input speak for it and nothing else"
 _LEAST_CALLS = 3  # before which nothing is learned from them
 _SETTLED_CALLS = 50  # before which the number in flight is still on its way up
 
@@ -49,6 +51,8 @@ def expected_terms(task: Task, prompt: Prompt, count: Count, *, exact: bool) -> 
     ratio = 1.0 if exact else UNKNOWN_RATIO
     outputs = _outputs(task)
     starts = {"starts": _starts(task)} if prompt.form == "keyed" else {}
+    if task.reason:
+        starts["why"] = next((example.why for example in task.examples if example.why), _REASON)
     sizes = [count(_result(starts, output)) + 1 for output in outputs]
     return Terms(
         static_tokens=count(prompt.system) + CALL_TOKENS,
@@ -72,8 +76,9 @@ def learned_terms(
     if len(matched) >= _LEAST_CALLS:
         ours = sum(terms.static_tokens + sum(found[digest] for digest in call.digests) for call in matched)
         terms = msgspec.structs.replace(terms, input_ratio=sum(call.input_tokens for call in matched) / ours)
-    call, record = _line([(each.size, float(each.output_tokens)) for each in calls], terms.output_call)
-    spread = [each.output_tokens / each.size - record - call / each.size for each in calls]
+    said = [(each.size, float(each.output_tokens - each.reasoning_tokens)) for each in calls]
+    call, record = _line(said, terms.output_call)
+    spread = [output / size - record - call / size for size, output in said]
     base, slope = _line([(each.size, each.latency_s) for each in calls], 0.0)
     terms = msgspec.structs.replace(
         terms,
@@ -82,8 +87,21 @@ def learned_terms(
         output_deviation=statistics.pstdev(spread),
         latency=Latency(base_s=base, per_record_s=slope),
     )
+    terms = _with_reasoning(terms, calls)
     sizes = [each.size for each in calls]
     return terms, Learned(calls=len(calls), matched=len(matched), sizes=(min(sizes), max(sizes)))
+
+
+def _with_reasoning(terms: Terms, calls: Sequence[MeasuredCall]) -> Terms:
+    """What a request thinks and what a record adds; where all calls are of one size, as is believed of others."""
+    thought = [(each.size, float(each.reasoning_tokens)) for each in calls]
+    mean = statistics.fmean(tokens for _, tokens in thought)
+    if not mean:
+        return terms
+    call, record = _line(thought, mean * WORTH / (WORTH + thought[0][0]))
+    off = [tokens / max(1.0, call + record * size) - 1 for size, tokens in thought]
+    scatter = math.sqrt(statistics.fmean(each * each for each in off))
+    return msgspec.structs.replace(terms, reasoning_call=call, reasoning_record=record, reasoning_scatter=scatter)
 
 
 def in_flight(calls: Sequence[MeasuredCall]) -> int | None:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import hashlib
 import re
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import anyio
 import msgspec
 
 from engine.adapters.store import read_store
 from engine.decide.pricing import cost_usd
-from engine.run.session import Engine
+from engine.run.session import Engine, ResultStream
+from engine.run.traffic import Traffic
 from engine.tuning.space import Setting
-from engine.vocabulary.config import Endpoint, Packing, Prices, Quality, Recovery, RunConfig
+from engine.vocabulary.config import Endpoint, Limits, Packing, Prices, Quality, Recovery, RunConfig
 from engine.vocabulary.errors import ConfigError, RunStopped
 from engine.vocabulary.ports import Transport
 from engine.vocabulary.task import Task
@@ -51,6 +53,22 @@ class Use(msgspec.Struct, frozen=True, kw_only=True):
         """Input and output."""
         return self.input + self.output
 
+    @classmethod
+    def of(cls, calls: Iterable[Sequence[Any]]) -> Use:
+        """Of rows of `_CALLS`."""
+        rows = list(calls)
+        if not rows:
+            return cls()
+        inputs, cached, outputs, latencies, malformed = zip(*rows, strict=True)
+        return cls(
+            requests=len(rows),
+            input=sum(inputs),
+            cached=sum(cached),
+            output=sum(outputs),
+            malformed=sum(malformed),
+            latency_s=statistics.median(latencies),
+        )
+
     def usd(self, prices: Prices) -> float:
         """Dollars."""
         return cost_usd(prices, input_tokens=self.input, cached_tokens=self.cached, output_tokens=self.output)
@@ -75,15 +93,48 @@ class Means(msgspec.Struct, frozen=True, kw_only=True):
     folder: Path
 
 
+class Shared:
+    """What trials share: the limits of each model, so that no minute holds more than is allowed, whichever trial sends;
+    and the wish that nothing more is sent."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._traffic: dict[str | None, Traffic] = {}
+        self._over = anyio.Event()
+
+    def __repr__(self) -> str:
+        return f"Shared({self._traffic}, over={self._over.is_set()})"
+
+    def traffic_of(self, model: str | None) -> Traffic:
+        """Of a model; None for the one that the command names."""
+        if model not in self._traffic:
+            self._traffic[model] = Traffic(self._limits)
+        return self._traffic[model]
+
+    def stop(self) -> None:
+        """Send nothing more; what is in flight is answered and stored."""
+        self._over.set()
+
+    async def stopped(self) -> None:
+        """Return when nothing more shall be sent."""
+        await self._over.wait()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more shall be sent."""
+        return self._over.is_set()
+
+
 class Trial:
     """A setting with its task, its configuration and its store."""
 
     def __init__(
-        self, setting: Setting, task: Task, means: Means, *, transport: Transport | None = None,
-        virtual_time: bool = False,
+        self, setting: Setting, task: Task, means: Means, *, shared: Shared | None = None,
+        transport: Transport | None = None, virtual_time: bool = False,
     ) -> None:  # fmt: skip
         """
         :param task: as the setting asks it.
+        :param shared: with the other trials.
         :param transport: in place of HTTP, for tests, as is `virtual_time`.
         :raises ConfigError: the setting names a model, and the embedded one is asked.
         """
@@ -93,6 +144,7 @@ class Trial:
         self._endpoint = _endpoint(setting, means)
         self._config = _config(setting, means.config)
         self._means = means
+        self._shared = shared or Shared(means.config.limits)
         self._transport = transport
         self._virtual_time = virtual_time
         self.broken: str | None = None
@@ -101,16 +153,14 @@ class Trial:
         return f"Trial({self.store.stem}, broken={self.broken!r})"
 
     async def ask(
-        self, records: Sequence[dict[str, Any]], *, left_usd: float | None, left_tokens: int | None,
-        is_over: Callable[[], bool],
-    ) -> list[Any]:  # fmt: skip
+        self, records: Sequence[dict[str, Any]], *, left_usd: float | None, left_tokens: int | None
+    ) -> list[Any]:
         """The answers to some records, in their order; None where there is no valid one.
 
         Answers that the store has cost nothing. A setting that the brake stops (its replies make no sense) answers
         nothing more, now or later.
 
         :param left_usd: what all trials together may still spend, as `left_tokens`.
-        :param is_over: looked at with each answer; True sends nothing more, and waits for what is in flight.
         :raises RunStopped: the budget, the quota, the key or a person does not allow more: that ends the search, too.
         """
         answers: list[Any] = [None] * len(records)
@@ -120,34 +170,40 @@ class Trial:
             async with (
                 self._engine(left_usd, left_tokens) as engine,
                 engine.annotate(self.task, list(records)) as stream,
+                anyio.create_task_group() as tasks,
             ):
-                async for result in stream:
-                    answers[result.position] = result.output
-                    if is_over():
-                        raise RunStopped("interrupted", "interrupted")
+                tasks.start_soon(self._close_in_time, stream)
+                stop = await _read(stream, answers)
+                tasks.cancel_scope.cancel()
+            if self._shared.is_over:
+                raise RunStopped("interrupted", "interrupted")
+            if stop is not None:
+                raise stop
         except RunStopped as stop:
             if stop.kind != "brake":
                 raise
             self.broken = str(stop)
         return answers
 
+    async def _close_in_time(self, stream: ResultStream) -> None:
+        await self._shared.stopped()
+        await stream.aclose()
+
     def use(self) -> Use:
         """What it has taken so far."""
+        return Use.of(self.calls())
+
+    def calls(self) -> list[tuple[Any, ...]]:
+        """One row a request."""
         if not self.store.exists():
-            return Use()
+            return []
         with closing(read_store(self.store)) as store:
-            rows = store.query(_CALLS)
-        if not rows:
-            return Use()
-        inputs, cached, outputs, latencies, malformed = zip(*rows, strict=True)
-        return Use(
-            requests=len(rows),
-            input=sum(inputs),
-            cached=sum(cached),
-            output=sum(outputs),
-            malformed=sum(malformed),
-            latency_s=statistics.median(latencies),
-        )
+            return store.query(_CALLS)
+
+    @property
+    def prices(self) -> Prices | None:
+        """Of its model."""
+        return self._config.prices
 
     def _engine(self, left_usd: float | None, left_tokens: int | None) -> Engine:
         """The engine's budget is one for all runs on a store: what this one has had comes on top."""
@@ -162,7 +218,18 @@ class Trial:
             store=self.store,
             transport=self._transport,
             virtual_time=self._virtual_time,
+            traffic=self._shared.traffic_of(self.setting.model),
         )
+
+
+async def _read(stream: ResultStream, answers: list[Any]) -> RunStopped | None:
+    """Put the answers where they belong; what ended the stream early is given back, or a task group would wrap it."""
+    try:
+        async for result in stream:
+            answers[result.position] = result.output
+    except RunStopped as stop:
+        return stop
+    return None
 
 
 def _config(setting: Setting, config: RunConfig) -> RunConfig:
@@ -208,7 +275,21 @@ def _slug(setting: Setting, task: Task, means: Means) -> str:
     """A name for a store that says what it holds; another task, model or place has another."""
     endpoint = means.endpoint
     place = means.model if means.is_embedded else f"{endpoint.base_url} {endpoint.model}"
-    sent = sorted(endpoint.extra_body), endpoint.temperature
-    whole = msgspec.json.encode([setting, task, place, sent])
+    effort = [] if endpoint.reasoning_effort is None else [endpoint.reasoning_effort]
+    sent = sorted(endpoint.extra_body), endpoint.temperature, *effort
+    whole = msgspec.json.encode([_as_before(setting, Setting), _as_before(task, Task), place, sent])
     name = f"b{setting.batch_size}-ex{setting.examples}-{setting.form}-{setting.wording}"
     return f"{re.sub('[^a-z0-9-]', '_', name.lower())[:60]}-{hashlib.blake2b(whole, digest_size=5).hexdigest()}"
+
+
+_LATER = frozenset({"choice", "alternate", "reason", "terse", "variables"})
+
+
+def _as_before(whole: Setting | Task, kind: type[Setting] | type[Task]) -> dict[str, Any]:
+    """Without what came later and says nothing: the answers of an earlier version are found again."""
+    plain = {field.name: field.default for field in msgspec.structs.fields(kind)}
+    return {
+        name: getattr(whole, name)
+        for name in kind.__struct_fields__
+        if name not in _LATER or getattr(whole, name) != plain[name]
+    }

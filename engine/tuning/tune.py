@@ -12,12 +12,14 @@ from engine.adapters.tokens import TiktokenCounter
 from engine.decide.estimates import ENTRY_TOKENS
 from engine.decide.prompts import input_text, make_prompt
 from engine.decide.racing import Choice, Race, Rule, looks
-from engine.decide.scores import Metric, mean_within, pareto_front
+from engine.decide.scores import Metric, VariableScore, mean_within, pareto_front, variable_scores
 from engine.run.prices import priced
 from engine.tuning.gold import Gold
+from engine.tuning.grouping import parts_of
 from engine.tuning.space import Setting, Space, settings_of, task_of, varying
+from engine.tuning.stack import Stack
 from engine.tuning.terms import expected_terms
-from engine.tuning.trial import Means, Trial, Use, extra_body
+from engine.tuning.trial import Means, Shared, Trial, Use, extra_body
 from engine.tuning.tune_document import TUNE_VERSION, Row, Tuned
 from engine.vocabulary.config import Prices
 from engine.vocabulary.errors import ConfigError, RunStopped
@@ -67,21 +69,26 @@ class Search:
         """
         self._task, self._gold, self._aim, self._means = task, gold, aim, means
         self.settings = settings_of(aim.space, task)
-        tasks = [task_of(setting, task, aim.space) for setting in self.settings]
+        parts = [parts_of(task_of(setting, task, aim.space), setting.variables) for setting in self.settings]
         self._prices = [_prices(setting, means, aim) for setting in self.settings]
         self._has_prices = all(prices is not None for prices in self._prices)
+        self._shared = Shared(means.config.limits)
+
+        def made(setting: Setting, task: Task, prices: Prices | None) -> Trial:
+            of_its_own = _priced(means, prices)
+            return Trial(setting, task, of_its_own, shared=self._shared, transport=transport, virtual_time=virtual_time)
+
         self._trials = [
-            Trial(setting, one, _priced(means, prices), transport=transport, virtual_time=virtual_time)
-            for setting, one, prices in zip(self.settings, tasks, self._prices, strict=True)
+            Stack([made(setting, one, prices) for one in tasks])
+            for setting, tasks, prices in zip(self.settings, parts, self._prices, strict=True)
         ]
         self._answers: list[list[Any]] = [[] for _ in self.settings]
         self._uses = [trial.use() for trial in self._trials]
-        self._expected = _expected_uses(self.settings, tasks, gold, means)
+        self._expected = _expected_uses(self.settings, parts, gold, means)
         step = max(setting.batch_size for setting in self.settings)
         self._race = Race(self._costs(), at=looks(len(gold.records), step=step), rule=aim.rule, tokens=self._tokens())
         self._stopped: str | None = None
         self._stop_kind: str | None = None
-        self._is_over = False
 
     @property
     def most_tokens(self) -> int:
@@ -117,7 +124,7 @@ class Search:
 
     def stop(self) -> None:
         """Send nothing more; `run` then ends with what it has."""
-        self._is_over = True
+        self._shared.stop()
 
     @property
     def spent(self) -> int:
@@ -129,9 +136,7 @@ class Search:
         left_usd, left_tokens = self._left()
         records = self._gold.records[len(answers) : upto]
         try:
-            answers += await self._trials[k].ask(
-                records, left_usd=left_usd, left_tokens=left_tokens, is_over=lambda: self._is_over
-            )
+            answers += await self._trials[k].ask(records, left_usd=left_usd, left_tokens=left_tokens)
         finally:
             self._uses[k] = self._trials[k].use()
 
@@ -240,6 +245,7 @@ class Search:
             failed=sum(answer is None for answer in answers),
             score=math.fsum(scores) / asked,
             interval=mean_within(scores, self._aim.rule.confidence),
+            variables=self._by_variable(answers),
             requests=use.requests,
             input_per_record=use.input / asked,
             cached_per_record=use.cached / asked,
@@ -252,6 +258,11 @@ class Search:
             running=k in self._race.alive,
             broken=self._trials[k].broken,
         )
+
+    def _by_variable(self, answers: Sequence[Any]) -> list[VariableScore]:
+        judged = list(zip(self._gold.outputs[: len(answers)], answers, strict=True))
+        confidence = self._aim.rule.confidence
+        return variable_scores(judged, self._task, self._aim.metric_name, confidence) if judged else []
 
     def _front(self, costs: Sequence[float], scores: Sequence[Sequence[float]]) -> set[int]:
         """Of the settings that are known well enough: the luck of fifty records is no merit."""
@@ -297,13 +308,13 @@ def _priced(means: Means, prices: Prices | None) -> Means:
     return msgspec.structs.replace(means, config=msgspec.structs.replace(means.config, prices=prices))
 
 
-def _expected_uses(settings: Sequence[Setting], tasks: Sequence[Task], gold: Gold, means: Means) -> list[Use]:
+def _expected_uses(settings: Sequence[Setting], parts: Sequence[Sequence[Task]], gold: Gold, means: Means) -> list[Use]:
     """What one record will take, before anything is sent. Blocks for some milliseconds a setting."""
     counter = TiktokenCounter(means.model)
-    inputs = [_input_of(record, tasks[0]) for record in gold.records[:_TOKENS_COUNTED]]
+    inputs = [_input_of(record, parts[0][0]) for record in gold.records[:_TOKENS_COUNTED]]
     entry = sum(counter.count(input_text(value)) + ENTRY_TOKENS for value in inputs) / len(inputs)
-    uses = []
-    for setting, task in zip(settings, tasks, strict=True):
+
+    def expected(setting: Setting, task: Task) -> Use:
         terms = expected_terms(task, make_prompt(task, setting.form), counter.count, exact=counter.is_theirs)
         if terms.static_tokens >= means.config.packing.max_input_tokens:
             raise ConfigError(
@@ -311,7 +322,12 @@ def _expected_uses(settings: Sequence[Setting], tasks: Sequence[Task], gold: Gol
                 f"request may have {means.config.packing.max_input_tokens:,}; take fewer, or raise --max-input-tokens"
             )
         sent = terms.input_ratio * (terms.static_tokens / setting.batch_size + entry)
-        uses.append(Use(input=round(sent), output=round(terms.output_record + terms.output_call / setting.batch_size)))
+        return Use(input=round(sent), output=round(terms.output_record + terms.output_call / setting.batch_size))
+
+    uses = []
+    for setting, tasks in zip(settings, parts, strict=True):
+        each = [expected(setting, task) for task in tasks]
+        uses.append(Use(input=sum(use.input for use in each), output=sum(use.output for use in each)))
     return uses
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from engine.decide.quality_stats import Interval
+from engine.decide.scores import VariableScore
 from engine.tuning.space import Setting
 from engine.vocabulary.config import Prices
 
@@ -16,6 +17,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     :ivar records: gold records that it was asked about; `failed` of them have no valid answer, which is not right.
     :ivar interval: of the score, at the confidence of the search.
+    :ivar variables: the same for each variable of a task with several.
     :ivar malformed: replies that left a record unanswered.
     :ivar latency_s: of a request, the median.
     :ivar on_front: no other well-known setting is as cheap and as good, and better in one of the two.
@@ -39,6 +41,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     on_front: bool
     running: bool
     broken: str | None
+    variables: list[VariableScore] = []
 
 
 class Tuned(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +86,17 @@ class Tuned(msgspec.Struct, frozen=True, kw_only=True):
     stopped: str | None
     stop_kind: str | None
     notes: list[str]
+
+    @property
+    def variables(self) -> list[str]:
+        """Names of the variables, where there are several."""
+        return [each.name for each in next((row.variables for row in self.rows if row.variables), [])]
+
+    @property
+    def beside(self) -> str:
+        """What stands beside the accuracy of a variable, for a heading."""
+        scored = any(each.score is not None for row in self.rows for each in row.variables)
+        return f", and {self.metric}" if scored else ""
 
     @property
     def choice(self) -> Row:

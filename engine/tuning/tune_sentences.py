@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
+import msgspec
+
+from engine.decide.scores import VariableScore
 from engine.report import words
-from engine.tuning.space import value_of
+from engine.tuning.space import Setting, value_of
 from engine.tuning.tune_document import Row, Tuned
 
 _NAMES = {
@@ -16,26 +20,50 @@ _NAMES = {
     "order": "order {}",
     "temperature": "temperature {}",
     "model": "{}",
+    "choice": "{} choice",
+    "variables": "variables {}",
+}
+_EITHER = {
+    "schema": ("with schema", "no schema"),
+    "alternate": ("labels alternate", "examples as given"),
+    "reason": ("reason first", "no reason"),
+    "terse": ("terse rules", "full rules"),
 }
 
 
 def named(tuned: Tuned, row: Row) -> str:
     """A setting by what it does not share with all others."""
-    parts = []
-    for dimension in tuned.dimensions or ["batch_size", "examples", "form"]:
-        value = value_of(row.setting, dimension)
-        if dimension == "schema":
-            parts.append("with schema" if value else "no schema")
-        elif dimension == "examples" and value == 1:
-            parts.append("1 example")
-        else:
-            parts.append(_NAMES.get(dimension, dimension.removeprefix("body.") + " {}").format(value))
-    return ", ".join(parts)
+    dimensions = tuned.dimensions or ["batch_size", "examples", "form"]
+    return ", ".join(_named(dimension, value_of(row.setting, dimension)) for dimension in dimensions)
+
+
+def _named(dimension: str, value: Any) -> str:
+    if dimension in _EITHER:
+        return _EITHER[dimension][0 if value else 1]
+    if dimension == "examples" and value == 1:
+        return "1 example"
+    return _NAMES.get(dimension, dimension.removeprefix("body.") + " {}").format(value)
+
+
+def in_full(setting: Setting) -> str:
+    """The usual dimensions of a setting, and what it has that is not usual."""
+    usual = {field.name: field.default for field in msgspec.structs.fields(Setting)}
+    first = ("batch_size", "examples", "form")
+    more = [name for name in Setting.__struct_fields__ if name not in (*first, "body")]
+    names = [*first, *(name for name in more if getattr(setting, name) != usual[name])]
+    keys = [f"{key} {value}" for key, value in setting.body.items()]
+    return ", ".join([*(_named(name, getattr(setting, name)) for name in names), *keys])
 
 
 def score(row: Row) -> str:
     """A score with its interval; a share of right answers in per cent would hide that kappa is none."""
     return f"{row.score:.3f} ({row.interval.low:.3f} to {row.interval.high:.3f})"
+
+
+def variable(each: VariableScore) -> str:
+    """How right one variable is."""
+    other = "" if each.score is None else f"; {each.score:.3f}"
+    return f"{each.accuracy:.3f} ({each.interval.low:.3f} to {each.interval.high:.3f}{other})"
 
 
 def headline(tuned: Tuned) -> str:
@@ -65,6 +93,7 @@ def why(tuned: Tuned) -> Iterator[str]:
     saved = _saving(tuned)
     if saved is not None:
         yield saved
+    yield from _stacking(tuned)
 
 
 def _gold_needed(tuned: Tuned) -> str:
@@ -99,6 +128,19 @@ def _saving(tuned: Tuned) -> str | None:
         f"It takes {choice.input_per_record:,.0f} input tokens a record, {words.share(saved, 1)} fewer than the best "
         f"setting with one record a request ({named(tuned, best)}: {best.score:.3f} on {best.records:,})."
     )
+
+
+def _stacking(tuned: Tuned) -> Iterator[str]:
+    """What it takes and brings to ask more or fewer variables at once, all else equal."""
+    choice = tuned.choice
+    for row in tuned.rows:
+        same = msgspec.structs.replace(row.setting, variables=choice.setting.variables) == choice.setting
+        if row is choice or not same or not row.records or choice.cost_per_record <= 0:
+            continue
+        yield (
+            f"With variables {row.setting.variables} and all else equal: {tuned.metric} {score(row)} on "
+            f"{words.plural(row.records, 'record')}, for {row.cost_per_record / choice.cost_per_record:.2f} x the cost."
+        )
 
 
 def spending(tuned: Tuned) -> str:

@@ -35,6 +35,8 @@ def _lines(task: Task) -> Iterator[str]:
         yield from _table(f"fields.{_key(name)}", msgspec.to_builtins(field))
     for example in task.examples:
         yield from ("", "[[examples]]", f"input = {_value(example.input)}", f"output = {_value(example.output)}")
+        if example.why:
+            yield f"why = {_value(example.why)}"
 
 
 def _table(name: str, values: Mapping[str, Any]) -> Iterator[str]:

@@ -10,13 +10,19 @@ import msgspec
 
 from engine.vocabulary.errors import ConfigError
 from engine.vocabulary.keywords import NamesKeywords
-from engine.vocabulary.secrets import HIDDEN, Secret, hidden, shown_address
+from engine.vocabulary.secrets import HIDDEN, Secret, hidden, secret_parameter, shown_address
 
 AnswerForm = Literal["compact", "keyed"]
 FormChoice = Literal["auto", "compact", "keyed"]
 """auto: compact, and keyed where the labels hold compact answers to small batches and keyed ones not."""
 Objective = Literal["records-per-second", "cost"]
 OnBadRecord = Literal["stop", "fail-record"]
+ConfidenceSource = Literal["votes", "logprobs"]
+"""votes: how many of a record's votes the answer has. logprobs: also how probable its tokens were, which not
+every endpoint says."""
+VotesStop = Literal["decided", "agreed", "never"]
+"""When a record is asked no more though rounds are left. decided: no other answer can draw level. agreed: also when the
+last two answers are the same. never: all rounds."""
 NeighbourGuardMode = Literal["off", "watch", "canaries"]
 """watch: look at texts and answers for signs that one record changed the answers to others. canaries: send two records
 with known answers along in each batch as well, for corpora that are not trusted."""
@@ -27,6 +33,8 @@ class Endpoint(msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=Tru
 
     :ivar base_url: up to and without ``/chat/completions``; a bare host gets ``/v1``.
     :ivar temperature: sent unless None; an endpoint that does not take it is found out and obeyed.
+    :ivar reasoning_effort: how much a model is to think, in the endpoint's words (``low``, ``medium``, ``high``,
+        ``none``); one that it does not take ends the run, since more thinking than wanted costs money.
     :ivar extra_body: merged into every request body, at the top level.
     :ivar exact_count: the schema may say how many results there must be; for local servers known to take it, where it
         stops endless lists. Elsewhere a schema that changes costs a compilation or the prefix cache.
@@ -39,6 +47,7 @@ class Endpoint(msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=Tru
     headers: Mapping[str, str] = {}
     extra_body: Mapping[str, Any] = {}
     temperature: float | None = 0.0
+    reasoning_effort: str | None = None
     exact_count: bool = False
     connect_timeout_s: float = 10.0
     timeout_s: float = 120.0
@@ -61,6 +70,9 @@ class Endpoint(msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=Tru
     def __repr__(self) -> str:
         return f"Endpoint({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
 
+
+MOST_GOLD = 0.5
+"""Of the records that are sent: with more, gold would be what the run is about, and `tune` is the command for that."""
 
 _COMFORTABLE_SHARE = 0.04
 """Of the tokens a minute. A burst of b cuts a limit L to L - b in any minute; b is at least the largest request."""
@@ -189,11 +201,27 @@ class Quality(msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=True
     :ivar guard: compare answers of batches with lone ones, and use no size that is not shown to leave them alone.
     :ivar max_disagreement: share of answers that may differ from lone ones, beyond what differs when asked twice.
     :ivar neighbours: how records are guarded against orders that stand in the text of others; see the type.
+    :ivar gold_rate: of records with known answers, where a run is given any, among the records that are sent.
     """
 
     guard: bool = True
     max_disagreement: float = 0.10
     neighbours: NeighbourGuardMode = "watch"
+    gold_rate: float = 0.05
+
+
+class Escalation(msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=True):
+    """A second model, for records of which the first is unsure. Its answers take the place of the first one's.
+
+    :ivar below: the confidence under which a record goes to it; needs votes or token probabilities.
+    :ivar base_url: its endpoint; None: the first one's.
+    :ivar prices: of it; None: those of the dated table, where it knows it.
+    """
+
+    below: float
+    model: str
+    base_url: str | None = None
+    prices: Prices | None = None
 
 
 class RunConfig(msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=True):
@@ -204,7 +232,13 @@ class RunConfig(msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=Tr
         four times as dear as input, where there are no prices).
     :ivar target_p95_s: answer 95 % of the records within so long after they were accepted, by smaller batches and a
         shorter look-ahead, at the cost of throughput. None: throughput comes first.
+    :ivar votes: rounds in which each record is asked at the most, each time among others; the majority counts, and its
+        share of the votes is the confidence. 1: no votes.
+    :ivar confidence: what it is told by.
+    :ivar escalation: a second model for records of which the first is unsure.
     :ivar prices: None: those of a dated table that ships, where it knows the model at its provider's own host.
+    :ivar warm_prefix: the first request goes alone, and two at once until one has read the static prompt from the
+        provider's cache, at most five seconds. None: where one is known of, and the prompt is long enough for it.
     :ivar budget_usd: stop before spending more on this store and model, over all its runs; needs prices.
     :ivar budget_tokens: stop before more input and output tokens are used by this store, over all its runs.
     """
@@ -218,7 +252,12 @@ class RunConfig(msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=Tr
     prices: Prices | None = None
     budget_usd: float | None = None
     budget_tokens: int | None = None
+    votes: int = 1
+    votes_stop: VotesStop = "decided"
+    confidence: ConfidenceSource = "votes"
+    escalation: Escalation | None = None
     answer_form: FormChoice = "auto"
+    warm_prefix: bool | None = None
     on_bad_record: OnBadRecord = "stop"
     retry_failed: bool = False
     seed: int = 0
@@ -246,12 +285,15 @@ def _problems(config: RunConfig) -> Iterator[str]:
         "output tokens per minute": limits.output_tokens_per_minute,
         "lone attempts": recovery.lone_attempts,
         "transport attempts": recovery.transport_attempts,
+        "votes": config.votes,
     }
     for name, value in at_least_one.items():
         if value is not None and not (value >= 1 and math.isfinite(value)):
             yield f"{name} must be at least 1, not {value}"
     if not 0 <= config.quality.max_disagreement <= 1:
         yield f"max disagreement is a share from 0 to 1, not {config.quality.max_disagreement}"
+    if not 0 < config.quality.gold_rate <= MOST_GOLD:
+        yield f"the rate of gold is a share above 0 and up to {MOST_GOLD}, not {config.quality.gold_rate}"
     if not 0 <= recovery.max_failed <= 1:
         yield f"max failed is a share from 0 to 1, not {recovery.max_failed}"
     at_least_zero = {
@@ -267,7 +309,24 @@ def _problems(config: RunConfig) -> Iterator[str]:
             yield f"{name} must be a number from 0 up, not {number}"
     if config.target_p95_s is not None and not (config.target_p95_s > 0 and math.isfinite(config.target_p95_s)):
         yield f"the latency target must be a number of seconds above 0, not {config.target_p95_s}"
+    yield from _escalation_problems(config)
     if config.budget_tokens is not None and not config.budget_tokens > 0:
         yield f"the budget in tokens must be above 0, not {config.budget_tokens}"
     if config.budget_usd is not None and not config.budget_usd > 0:
         yield f"the budget must be above 0, not {config.budget_usd}"
+
+
+def _escalation_problems(config: RunConfig) -> Iterator[str]:
+    escalation = config.escalation
+    if escalation is None:
+        return
+    if not 0 < escalation.below <= 1:
+        yield f"escalation happens below a confidence above 0 and up to 1 (--escalate-below), not {escalation.below}"
+    url = escalation.base_url
+    if url is not None and ("@" in url or secret_parameter(url) is not None):
+        yield "the second model's address (--escalate-base-url) holds what looks like a key, and an address is shown"
+    if config.votes == 1 and config.confidence != "logprobs":
+        yield (
+            "nothing says how sure an answer is, so none can go to a second model: ask for votes, such as --votes 3, "
+            "or for token probabilities, --confidence logprobs, beside --escalate-below"
+        )

@@ -46,11 +46,17 @@ class Field(msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=True, 
     description: str = ""
 
 
-class Example(msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One solved example. `output` has the type of the task's answers."""
+class Example(
+    msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """One solved example. `output` has the type of the task's answers.
+
+    :ivar why: a reason in a few words, shown where the task asks for one (`reason`).
+    """
 
     input: Input
     output: Any
+    why: str = ""
 
 
 class Task(msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -62,10 +68,13 @@ class Task(msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=True, f
     :ivar abstain: an extra answer that says "none of these / cannot be told", allowed for every variable.
     :ivar input: the fields of a record that are sent; None sends all but the id. One field is sent as a plain string.
     :ivar id: the field that holds the id; None means ``id`` where records have one, else the line number.
-    :ivar examples: solved examples; they are re-ordered so that equal labels do not stand in runs.
+    :ivar examples: solved examples; they are re-ordered so that equal labels do not stand in runs, unless `alternate`
+        is false: then they stand as they are given.
     :ivar examples_file: JSONL file of further examples, ``{"input": ..., "output": ...}`` a line.
     :ivar template: own wording of the static prompt, with the placeholders ``{instructions}``, ``{labels}``,
         ``{format}`` and ``{examples}``.
+    :ivar reason: each answer begins with its reason in a few words, which is dropped. It costs output tokens.
+    :ivar terse: the rules of the format in as few words as will do.
     """
 
     instructions: str
@@ -78,6 +87,9 @@ class Task(msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=True, f
     examples: list[Example] = []
     examples_file: str | None = None
     template: str | None = None
+    reason: bool = False
+    alternate: bool = True
+    terse: bool = False
 
     @property
     def variables(self) -> Mapping[str, Field]:

@@ -63,11 +63,15 @@ class BadRecord(msgspec.Struct, frozen=True, kw_only=True):
     message: str
 
 
-class RecordError(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a record has no output: `kind` for programs, `message` for people."""
+class RecordError(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Why a record has no output: `kind` for programs, `message` for people.
+
+    :ivar valid: of a task with several variables, those that were answered, with their values.
+    """
 
     kind: str
     message: str
+    valid: dict[str, Any] = {}
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,6 +83,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         ``annotate show``.
     :ivar batch_size: records in the call that answered.
     :ivar latency_s: from accepted by the engine to stored; 0 for stored answers.
+    :ivar confidence: from 0 to 1, by votes or by token probabilities; None where it is not known.
+    :ivar votes: replies that the output was chosen from.
+    :ivar model: that answered, where a second one is asked about records of which the first is unsure; else None.
     """
 
     id: RecordId | None
@@ -89,6 +96,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     calls: tuple[int, ...] = ()
     batch_size: int = 0
     latency_s: float = 0.0
+    confidence: float | None = None
+    votes: int = 1
+    model: str | None = None
 
     @property
     def ok(self) -> bool:
@@ -96,10 +106,24 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         return self.error is None
 
 
-Purpose = Literal["ask", "anchor", "anchored", "reordered", "audit-lone", "repeat"]
+Purpose = Literal["ask", "anchor", "anchored", "reordered", "audit-lone", "repeat", "gold"]
 """Why a request is sent: ``ask`` for answers, ``anchor`` for one that is also compared with; the rest only compare."""
 
 ASKS: frozenset[str] = frozenset({"ask", "anchor"})
+
+
+class Ballot(msgspec.Struct, frozen=True, kw_only=True):
+    """One valid answer to a record that is asked several times.
+
+    :ivar confidence: by token probabilities; None where there are none.
+    :ivar call: the request that brought it; 0 where that is not known.
+    :ivar place: of the record in that request, from 0 (first) to 1 (last); None alone, or where it is not known.
+    """
+
+    output: Any
+    confidence: float | None = None
+    call: int = 0
+    place: float | None = None
 
 
 class Item(msgspec.Struct, kw_only=True):
@@ -109,6 +133,8 @@ class Item(msgspec.Struct, kw_only=True):
     :ivar calls: numbers of the calls that have asked for it so far.
     :ivar lone_attempts: how often it was asked alone and not answered.
     :ivar last_defect: what was wrong with its last answer, for the reason of a failure.
+    :ivar kept: variables that were answered already, where others of the record were not: each the first valid value.
+    :ivar ballots: answers of the rounds before this one.
     """
 
     record: Record
@@ -116,6 +142,8 @@ class Item(msgspec.Struct, kw_only=True):
     calls: tuple[int, ...] = ()
     lone_attempts: int = 0
     last_defect: str = ""
+    kept: dict[str, Any] = {}
+    ballots: tuple[Ballot, ...] = ()
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,12 +174,14 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens of one reply. `cached_tokens` are counted inside `input_tokens`.
 
     :ivar estimated: the endpoint gave no usage, or an absurd one, and these are our own counts.
+    :ivar reasoning_tokens: counted inside `output_tokens`: what the model thought with before it answered.
     """
 
     input_tokens: int
     output_tokens: int
     cached_tokens: int = 0
     estimated: bool = False
+    reasoning_tokens: int = 0
 
 
 QuotaOf = Literal["requests", "tokens"]
@@ -168,6 +198,13 @@ class Quota(msgspec.Struct, frozen=True, kw_only=True):
     remaining: float | None = None
 
 
+class Token(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One token of a reply: its bytes, which may be half a letter, and the logarithm of its probability, 0 or less."""
+
+    content: bytes
+    logprob: float
+
+
 class Completion(msgspec.Struct, frozen=True, kw_only=True):
     """A reply of the model: HTTP 200 and an envelope that could be read.
 
@@ -175,6 +212,7 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     :ivar refusal: the endpoint's words when the model or a filter refused, else None.
     :ivar usage: None when the endpoint sent none.
     :ivar quotas: limits that its headers state.
+    :ivar tokens: of the text, with their probabilities, where they were asked for and came.
     """
 
     text: str
@@ -182,6 +220,7 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     refusal: str | None
     usage: Usage | None
     quotas: tuple[Quota, ...] = ()
+    tokens: tuple[Token, ...] = ()
 
 
 class FaultKind(StrEnum):

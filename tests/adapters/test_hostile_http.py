@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from hostile import BROKEN, CHUNKED, ENDLESS, KEY, MIB, TIMEOUT_S, packed
-from raw_server import Handler, closing, hang, ok, sending, serving
+from raw_server import Handler, closing, hang, ok, pouring, sending, serving
 
 from engine.adapters import http
 from engine.adapters.http import HttpTransport, Reply
@@ -89,6 +89,24 @@ async def test_odd_but_whole_replies_come_back(content: bytes, status: int, body
     async with serving(sending(content)) as server:
         reply = await post(server.url)
     assert (reply.status, reply.body) == (status, body)
+
+
+@pytest.mark.parametrize("head", [b"100 Continue\r\n", b"103 Early Hints\r\nLink: <x>\r\n"])
+async def test_a_reply_is_not_announced_for_ever(head: bytes) -> None:
+    """A hundred replies of 1xx are skipped; more, which would keep a core busy until the timeout, are an error at once.
+    The connection that had some is kept and counts anew."""
+    interim = b"HTTP/1.1 " + head + b"\r\n"
+    async with HttpTransport(max_connections=1) as transport, serving(hang) as server:
+        server.handle = sending(interim * http.MAX_INTERIM + ok(b"{}"))
+        for _ in range(3):
+            assert (await post(server.url, transport=transport, timeout_s=60.0)).body == b"{}"
+        assert server.connections == 1
+        for flood in (sending(interim * (http.MAX_INTERIM + 1) + ok(b"{}")), pouring(b"", interim * 1_000)):
+            server.handle = flood
+            with pytest.raises(ConnectionError, match=r"more than 100 interim replies \(1xx\)"):
+                await post(server.url, transport=transport, timeout_s=60.0)
+        server.handle = sending(ok(b'"fine"'))
+        assert (await post(server.url, transport=transport, timeout_s=60.0)).body == b'"fine"'
 
 
 async def test_a_reply_behind_a_reply_is_not_the_next_one() -> None:

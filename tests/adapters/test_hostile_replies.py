@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given, settings
@@ -142,7 +144,16 @@ def test_a_reason_for_the_end_is_a_word() -> None:
     ("usage", "read"),
     [
         ('{"prompt_tokens":50,"completion_tokens":5}', (50, 5)),
-        ('{"prompt_tokens":50,"completion_tokens":60000}', (50, 60_000)),
+        ('{"prompt_tokens":50,"completion_tokens":60000}', (50, 60_000, 60_000)),
+        ('{"prompt_tokens":50,"completion_tokens":5,"completion_tokens_details":{"reasoning_tokens":3}}', (50, 5, 3)),
+        (
+            '{"prompt_tokens":50,"completion_tokens":5,"completion_tokens_details":{"reasoning_tokens":9000}}',
+            (50, 5, 5),
+        ),
+        ('{"prompt_tokens":50,"completion_tokens":5,"completion_tokens_details":{"reasoning_tokens":-3}}', (50, 5)),
+        ('{"prompt_tokens":50,"completion_tokens":5,"completion_tokens_details":{"reasoning_tokens":1e999}}', (50, 5)),
+        ('{"prompt_tokens":50,"completion_tokens":5,"completion_tokens_details":[3]}', (50, 5)),
+        ('{"prompt_tokens":50,"completion_tokens":5,"total_tokens":9000000}', None),
         ('{"prompt_tokens":-50,"completion_tokens":5}', None),
         ('{"prompt_tokens":50,"completion_tokens":-5}', None),
         ('{"prompt_tokens":1e999,"completion_tokens":5}', None),
@@ -157,9 +168,12 @@ def test_a_reason_for_the_end_is_a_word() -> None:
         ("[]", None),
     ],
 )
-def test_usage_that_cannot_be_true_does_not_count(usage: str, read: tuple[int, int] | None) -> None:
-    """Tokens below nothing, or more than bytes were sent and a provider can add to them: our own estimate counts."""
-    wanted = None if read is None else Usage(input_tokens=read[0], output_tokens=read[1])
+def test_usage_that_cannot_be_true_does_not_count(usage: str, read: tuple[int, ...] | None) -> None:
+    """Tokens below nothing, or more than bytes were sent and a provider can add to them: our own estimate counts.
+    Reasoning is part of the output, never more than it."""
+    wanted = (
+        None if read is None else Usage(input_tokens=read[0], output_tokens=read[1], reasoning_tokens=sum(read[2:]))
+    )
     assert completion(saying('"x"', f',"usage":{usage}')).usage == wanted
 
 
@@ -171,10 +185,10 @@ NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 @pytest.mark.parametrize(
     ("headers", "wait_s", "words"),
     [
-        ({"Retry-After": "31536000"}, MAX_RETRY_AFTER_S, "it asks to wait 365 days; 600 s are waited"),
-        ({"Retry-After": "86400"}, MAX_RETRY_AFTER_S, "it asks to wait 86,400 s; 600 s are waited"),
-        ({"Retry-After": "1e999"}, MAX_RETRY_AFTER_S, "it asks to wait for ever; 600 s are waited"),
-        ({"Retry-After": "Fri, 31 Dec 9999 23:59:59 GMT"}, MAX_RETRY_AFTER_S, "days; 600 s are waited"),
+        ({"Retry-After": "31536000"}, MAX_RETRY_AFTER_S, "it asks to wait 365 days; no more than 600 s are waited"),
+        ({"Retry-After": "86400"}, MAX_RETRY_AFTER_S, "it asks to wait 86,400 s; no more than 600 s are waited"),
+        ({"Retry-After": "1e999"}, MAX_RETRY_AFTER_S, "it asks to wait for ever; no more than 600 s are waited"),
+        ({"Retry-After": "Fri, 31 Dec 9999 23:59:59 GMT"}, MAX_RETRY_AFTER_S, "days; no more than 600 s are waited"),
         ({"Retry-After-Ms": "9e99"}, MAX_RETRY_AFTER_S, "600 s are waited"),
         ({"Retry-After": "600"}, 600.0, ""),
         ({"Retry-After": "-5"}, 0.0, ""),
@@ -288,6 +302,54 @@ def test_an_echo_of_the_key_is_hidden(echo: str, status: int, pad: int) -> None:
         outcome = fault(status, body, Location=f"https://other.example/{form}")
         shown = repr(outcome) + outcome.text
         assert not [part for part in (form, KEY, form[:8], KEY[:8], KEY[-8:]) if part in shown]
+
+
+def disguises(key: str) -> dict[str, tuple[str, str]]:
+    """A key as an endpoint may dress it, alone and as a part of something longer; and what of that must be gone."""
+
+    def within(before: int) -> tuple[str, str]:
+        coded = base64.b64encode(b"Bearer is "[10 - before :] + key.encode() + b"!" * (before % 4)).decode()
+        return coded, coded[-(-8 * before // 6) : 8 * (before + len(key)) // 6]
+
+    alone = within(0)[0]
+    whole = {
+        "backwards": key[::-1],
+        "hexadecimal": key.encode().hex(),
+        "HEXADECIMAL": key.encode().hex().upper(),
+        "base64 for URLs": alone.replace("+", "-").replace("/", "_").rstrip("="),
+        "base64 in a URL": quote(alone, safe=""),
+        "base64 in JSON": alone.replace("/", "\\/"),
+    }
+    return {f"base64 after {n}": within(n) for n in range(10)} | {name: (form, form) for name, form in whole.items()}
+
+
+STRANGE_KEY = "sk->>>???~~~>>?>-zzz>?>?>?"
+assert all(
+    sign in base64.b64encode(bytes(before) + STRANGE_KEY.encode()).decode() for before in range(3) for sign in "/+"
+)
+
+
+@pytest.mark.parametrize("pad", PADDED)
+@pytest.mark.parametrize("key", [KEY, STRANGE_KEY, "short-12"])
+@pytest.mark.parametrize("name", disguises(KEY))
+def test_a_key_in_disguise_is_hidden(name: str, key: str, pad: int) -> None:
+    """Base64, whatever stands before and after the key, hexadecimal, backwards: it is gone, wherever excerpts end."""
+    dressed, core = disguises(key)[name]
+    for echo in ("text", "message", "page"):
+        body = ECHOES[echo].format(pad="x" * pad, key=dressed).encode()
+        outcome = ask(ScriptedReply(status=500, body=body), api_key=Secret(key))
+        assert isinstance(outcome, Fault)
+        shown = repr(outcome) + outcome.text
+        assert not [part for n in range(len(core) - 5) if (part := core[n : n + 6]) in shown]
+
+
+@given(text=st.text(st.characters(codec="ascii"), max_size=300))
+def test_what_is_no_key_stays(text: str) -> None:
+    """Base64 and hexadecimal of other things, which error texts are full of, are left alone."""
+    redaction = Redaction([KEY, "short-12"])
+    for form in (text, base64.b64encode(text.encode()).decode(), text.encode().hex()):
+        assert redaction.text(form) == form
+        assert redaction.body(form.encode()) == form.encode()
 
 
 def test_a_key_that_is_put_together_again_is_hidden() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ from hypothesis import strategies as st
 
 from engine.adapters.store import AnswerRow, CallRow, InputRow, OutputRow, RunStore, SentRow, open_store
 from engine.adapters.store.in_flight import InFlightFile, left_over
+
+PLACE = 48
+"""Bytes of a note."""
 
 
 def make_sent(call_id: int, *, run_id: int = 1) -> SentRow:
@@ -59,7 +63,7 @@ def test_what_was_noted_and_not_forgotten_is_left_over(
     assert path.exists() == bool(open_calls)
 
 
-@given(st.binary(max_size=400))
+@given(st.one_of(st.binary(max_size=400), st.binary(min_size=100, max_size=400)))
 def test_a_torn_or_foreign_file_is_no_error(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     """Whatever the file holds, only whole notes are believed."""
     path = tmp_path_factory.mktemp("flight") / "file"
@@ -74,6 +78,40 @@ def test_a_note_cut_short_is_left_out_and_the_others_stay(tmp_path: Path) -> Non
         file.note(make_sent(call_id))
     path.write_bytes(path.read_bytes()[:-5])
     assert list(left_over(path)) == [make_sent(1), make_sent(2)]
+
+
+@given(byte=st.integers(0, 3 * PLACE - 1), bit=st.integers(0, 7))
+def test_a_damaged_note_is_left_out_and_the_others_stay(
+    tmp_path_factory: pytest.TempPathFactory, byte: int, bit: int
+) -> None:
+    """One turned bit makes a note nobody's: an account of it would be of a request that was never sent."""
+    path = tmp_path_factory.mktemp("flight") / "file"
+    file = InFlightFile(path)
+    for call_id in (1, 2, 3):
+        file.note(make_sent(call_id))
+    content = bytearray(path.read_bytes())
+    content[byte] ^= 1 << bit
+    path.write_bytes(content)
+    damaged = byte // PLACE + 1
+    assert list(left_over(path)) == [make_sent(call_id) for call_id in (1, 2, 3) if call_id != damaged]
+
+
+def test_a_place_of_zeros_is_no_note(tmp_path: Path) -> None:
+    """What a file system leaves where nothing was written yet, and its checksum with it."""
+    path, row = tmp_path / "file", bytes(PLACE - 4)
+    path.write_bytes(row + zlib.crc32(row).to_bytes(4, "little") + bytes(PLACE))
+    assert list(left_over(path)) == []
+
+
+def test_nothing_is_noted_in_a_closed_file(tmp_path: Path) -> None:
+    """A request whose note nobody would find is not sent; and a closed file may be closed again."""
+    file = InFlightFile(tmp_path / "file")
+    file.note(make_sent(1))
+    file.close()
+    file.close()
+    with pytest.raises(OSError, match="the store is closed"):
+        file.note(make_sent(2))
+    assert list(left_over(tmp_path / "file")) == [make_sent(1)]
 
 
 def test_a_note_that_found_no_room_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,8 +168,11 @@ def test_a_store_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> N
     store.write(run_id, settings_id, [make_call(1)], [answer])
     for table in ("answers", "inputs"):
         store._db.execute(f"ALTER TABLE {table} DROP COLUMN seal")
-    for column in ("unconfirmed_input", "unconfirmed_output", "purpose"):
+    for column in ("unconfirmed_input", "unconfirmed_output", "purpose", "reasoning_tokens"):
         store._db.execute(f"ALTER TABLE calls DROP COLUMN {column}")
+    for table, column in (("answers", "confidence"), ("answers", "votes"), ("runs", "first_run"), ("runs", "below")):
+        store._db.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+    store._db.execute("DROP TABLE ballots")
     store._db.execute("PRAGMA user_version = 1")
     store.close()
     again = open_store(path)

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.adapters.providers.openai_chat import EndpointKnowledge, OpenAIChat, chat_url, read_completion, read_usage
+from engine.adapters.providers.openai_chat import EndpointKnowledge, OpenAIChat, chat_url, read_completion
+from engine.adapters.providers.usage import read_usage
 from engine.testing.scripted import (
     Outcome,
     RecordedRequest,
@@ -325,6 +326,27 @@ async def test_the_name_of_the_limit_is_found_out_once(words: str) -> None:
     assert transport.requests[-1].document["max_completion_tokens"] == 77
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Unrecognized request argument supplied: reasoning_effort",
+        "Unsupported value: 'reasoning_effort' does not support 'low' with this model. Supported values are: 'high'.",
+    ],
+)
+@on_virtual_time
+async def test_an_effort_that_is_not_taken_ends_the_run(words: str) -> None:
+    """It is sent as asked for; refused, it is not left out in silence, since the model would then think at will."""
+    transport = picky(lambda document: error_reply(400, words) if "reasoning_effort" in document else None)
+    outcome, tries = await ask(make_chat(transport, reasoning_effort="low"))
+    assert transport.requests[0].document["reasoning_effort"] == "low"
+    assert isinstance(outcome, Fault)
+    assert (outcome.kind, tries) == (FaultKind.MODEL, 0)
+    assert "--reasoning-effort low is not taken here" in outcome.message
+    answered, _ = await ask(make_chat(transport))
+    assert isinstance(answered, Completion)
+    assert "reasoning_effort" not in transport.requests[-1].document
+
+
 @on_virtual_time
 async def test_a_limit_refused_under_both_names_ends() -> None:
     """Switching to and fro for ever would not help: it ends as REJECTED."""
@@ -588,6 +610,43 @@ async def test_an_error_inside_a_200_is_taken_at_its_word(error: dict[str, Any],
     )
     assert isinstance(outcome, Fault)
     assert outcome.kind is kind
+
+
+DETAILS = {"completion_tokens_details": {"reasoning_tokens": 40}}
+ANTHROPIC = {"cache_read_input_tokens": 900, "cache_creation_input_tokens": 30}
+
+
+@pytest.mark.parametrize(
+    ("usage", "message", "read"),
+    [
+        ({"prompt_tokens": 99, "completion_tokens": 50} | DETAILS, {}, (99, 50, 0, 40)),
+        ({"prompt_tokens": 99, "completion_tokens": 10, "total_tokens": 149} | DETAILS, {}, (99, 50, 0, 40)),
+        ({"prompt_tokens": 99, "completion_tokens": 10, "total_tokens": 149}, {}, (99, 50, 0, 40)),
+        ({"prompt_tokens": 99, "completion_tokens": 50, "total_tokens": 149} | DETAILS, {}, (99, 50, 0, 40)),
+        ({"prompt_tokens": 99, "completion_tokens": 50, "total_tokens": 120}, {}, (99, 50, 0, 0)),
+        ({"prompt_tokens": 99, "completion_tokens": 50}, {"content": "1" * 20, "reasoning": "2" * 80}, (99, 50, 0, 40)),
+        ({"prompt_tokens": 9, "completion_tokens": 50}, {"content": "", "reasoning_content": "2"}, (9, 50, 0, 50)),
+        (
+            {"prompt_tokens": 9, "completion_tokens": 50},
+            {"content": "<think>" + "2" * 80 + "</think>" + "1" * 20},
+            (9, 50, 0, 40),
+        ),
+        ({"prompt_tokens": 9, "completion_tokens": 50}, {"content": "<think>" + "2" * 80}, (9, 50, 0, 50)),
+        ({"prompt_tokens": 9, "completion_tokens": 900}, {"content": "1" * 30}, (9, 900, 0, 890)),
+        ({"prompt_tokens": 9, "completion_tokens": 90}, {"content": "1" * 30}, (9, 90, 0, 0)),
+        ({"prompt_tokens": 9, "completion_tokens": 900}, {"content": None, "tool_calls": [{}]}, (9, 900, 0, 0)),
+        ({"prompt_tokens": 999, "completion_tokens": 3, "prompt_cache_hit_tokens": 640}, {}, (999, 3, 640, 0)),
+        ({"prompt_tokens": 999, "completion_tokens": 3, "cached_tokens": 640}, {}, (999, 3, 640, 0)),
+        ({"prompt_tokens": 70, "completion_tokens": 3} | ANTHROPIC, {}, (1_000, 3, 900, 0)),
+        ({"prompt_tokens": 970, "completion_tokens": 3, "total_tokens": 1_903} | ANTHROPIC, {}, (1_900, 3, 900, 0)),
+        ({"prompt_tokens": 1_000, "completion_tokens": 3, "total_tokens": 1_003} | ANTHROPIC, {}, (1_000, 3, 900, 0)),
+        ({"prompt_tokens": 1_000, "completion_tokens": 3} | ANTHROPIC, {}, (1_000, 3, 900, 0)),
+    ],
+)
+def test_every_provider_s_count_comes_to_one_meaning(usage: Any, message: Any, read: tuple[int, ...]) -> None:
+    """Cached tokens are part of the input and reasoning of the output, whoever counts them beside or not at all."""
+    wanted = Usage(input_tokens=read[0], output_tokens=read[1], cached_tokens=read[2], reasoning_tokens=read[3])
+    assert read_usage(usage, message=message) == wanted
 
 
 @pytest.mark.parametrize(

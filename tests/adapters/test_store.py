@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -32,6 +33,7 @@ from engine.adapters.store import (
     read_store,
     temporary_store,
 )
+from engine.adapters.store.rows import Spent
 from engine.vocabulary.errors import StoreError
 
 WEIRD = [
@@ -109,6 +111,36 @@ def test_a_store_is_still_there_when_it_is_opened_again(path: Path) -> None:
         assert store.next_call_id() == 6
         assert store.find(settings_id, keys=['"a"'], digests=[]).by_key == {'"a"': [answer]}
         assert store.query("SELECT id, message, raw, estimated, input_tokens FROM calls") == [(5, "no", "raw", 1, 3)]
+
+
+def test_an_answer_was_asked_for_unless_it_is_said_to_be_a_copy(store: RunStore) -> None:
+    """Reports count copies apart, and what is marked to be asked again is asked again: neither is so by itself."""
+    run_id, settings_id = begin(store)
+    plain = {"output": '"red"', "digest": b"d" * 16}
+    store.write(run_id, settings_id, [], [AnswerRow(key='"a"', **plain), AnswerRow(key='"b"', copied=True, **plain)])
+    assert store.query("SELECT key, copied, redo FROM answers ORDER BY key") == [('"a"', 0, 0), ('"b"', 1, 0)]
+    assert not AnswerRow(key='"a"', **plain).redo
+
+
+def test_nothing_is_counted_that_was_not_said(store: RunStore) -> None:
+    """A call without usage took nothing that is known, by an estimate neither; and what nobody sent cost nothing."""
+    run_id, settings_id = begin(store)
+    assert msgspec.to_builtins(store.spent()) == dict.fromkeys(Spent.__struct_fields__, 0)
+    assert set(msgspec.to_builtins(Spent()).values()) == {0}
+    call = CallRow(id=1, sent_at=1.0, latency_s=1.0, size=5, accepted=0, status=0, outcome="transport")
+    store.write(run_id, settings_id, [call], [])
+    assert msgspec.to_builtins(store.spent()) == dict.fromkeys(Spent.__struct_fields__, 0)
+    assert store.query("SELECT estimated, purpose, message, raw FROM calls") == [(0, "ask", None, None)]
+
+
+def test_marks_to_ask_again_are_counted_as_they_are_made_and_taken_off(store: RunStore) -> None:
+    """How many answers a mark met; and how many of the marked are ok and so lose it: a failed one is still to do."""
+    run_id, settings_id = begin(store)
+    store.write(run_id, settings_id, [], [make_answer('"a"'), make_answer('"b"'), make_answer('"c"', output=None)])
+    assert store.mark_redo(settings_id, "key <> ?", ['"b"']) == 2
+    assert store.clear_redo(settings_id) == 1
+    assert store.query("SELECT key FROM answers WHERE redo = 1") == [('"c"',)]
+    assert store.clear_redo(settings_id) == 0
 
 
 def test_only_the_owner_can_read_it(path: Path) -> None:

@@ -128,6 +128,25 @@ def test_a_command_is_told_without_its_options(words: list[str]) -> None:
     assert len(told) <= 300
 
 
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        ([], "python"),
+        ([""], "python"),
+        (["/usr/bin/annotate"], "annotate"),
+        (["annotate", "run", "a b.toml"], "annotate run 'a b.toml'"),
+        (["annotate", "run", "--header", "x"], "annotate run ..."),
+        (["annotate", "-h"], "annotate ..."),
+        (["annotate", "a" * 291], "annotate " + "a" * 291),
+        (["annotate", "a" * 292], "annotate " + "a" * 288 + "..."),
+    ],
+    ids=["none", "empty", "path", "words", "option", "option only", "300", "301"],
+)
+def test_a_command_in_words(argv: list[str], told: str) -> None:
+    """The program without its folder, what stands before the first option, 300 characters at the most."""
+    assert _command(argv) == told
+
+
 def test_a_store_that_is_removed_under_a_run_is_said(path: Path) -> None:
     """What is written into a file without a name is nowhere in the end: the run stops with the first answer after it.
     So it is with the log."""

@@ -23,6 +23,7 @@ from engine.testing import virtual_time
 from engine.testing.simulator.command import SimulatorConfig, build_endpoint
 from engine.testing.simulator.endpoint import SimulatedEndpoint
 from engine.testing.simulator.made_up import CLIFF_AT_3
+from engine.testing.simulator.rates import FaultRates
 from engine.testing.simulator.transport import InProcessTransport
 from engine.vocabulary.config import Limits, Prices, RunConfig
 from engine.vocabulary.errors import InputError, RunStopped
@@ -253,6 +254,16 @@ def test_the_budget_is_never_passed() -> None:
     assert (ledger.prompt_tokens * 1.0 + ledger.completion_tokens * 4.0) / 1e6 <= 0.05
     assert "budget" in done.sweep.stopped
     assert done.sweep.totals().usd == pytest.approx((ledger.prompt_tokens * 1.0 + ledger.completion_tokens * 4.0) / 1e6)
+
+
+def test_the_budget_in_tokens_is_never_passed() -> None:
+    """It needs no prices, and holds over all cells as well, replies that were lost in it included."""
+    simulator = SimulatorConfig(delay_s=1.0, faults=FaultRates({"reset": 0.05, "http_500": 0.05}))
+    done = bench(simulator, grid=QUICK, budget_tokens=80_000)
+    ledger = done.endpoint.ledger
+    assert 60_000 < ledger.prompt_tokens + ledger.completion_tokens <= 80_000
+    assert "the budget of 80,000 tokens (--budget-tokens) leaves no room" in done.sweep.stopped
+    assert done.sweep.totals().visits > 1, "one alone shows nothing"
 
 
 # -- stop ----------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 
+from benchmarks.mutation import sample_of
 from benchmarks.mutation_edits import mutants_of
 
 MODULE = b'''
@@ -65,3 +66,18 @@ def test_a_mutant_differs_in_its_place_only() -> None:
         assert mutated.startswith(MODULE[: mutant.start])
         assert mutated.endswith(MODULE[mutant.end :])
         ast.parse(mutated)
+
+
+def test_a_sample_of_each_module_leaves_none_out() -> None:
+    """So many of each, all of a small one, the same for the same seed."""
+    found = [mutant for name, times in (("a.py", 3), ("b.py", 1)) for mutant in mutants_of(name, MODULE * times)]
+    small = [mutant for mutant in mutants_of("c.py", b"x = y = not z\n") if mutant.module == "c.py"]
+    chosen = sample_of([*found, *small], most=1, each=5, seed=1)
+    assert {name: sum(mutant.module == name for mutant in chosen) for name in ("a.py", "b.py", "c.py")} == {
+        "a.py": 5,
+        "b.py": 5,
+        "c.py": len(small),
+    }
+    assert chosen == sample_of([*found, *small], most=1, each=5, seed=1)
+    assert chosen != sample_of([*found, *small], most=1, each=5, seed=2)
+    assert len(sample_of(found, most=7, each=None, seed=1)) == 7

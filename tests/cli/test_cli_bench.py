@@ -101,6 +101,17 @@ def test_a_dry_run_says_what_would_be_sent_and_sends_nothing(tmp_path: Path) -> 
     assert not (tmp_path / "bench.json").exists()
 
 
+def test_a_budget_in_tokens_is_said_and_kept(tmp_path: Path) -> None:
+    """One that no request fits in: nothing is sent, and it is told why."""
+    with served() as (base_url, endpoint):
+        said = bench(tmp_path, base_url, "--dry-run", "--quick", "--budget-tokens", "20000").stderr
+        assert "budget        it stops at 20,000 tokens" in said
+        done = bench(tmp_path, base_url, "--quick", "--budget-tokens", "10")
+        assert endpoint.ledger.requests == 0
+    assert done.exit_code == 4, done.output
+    assert "budget_tokens (--budget-tokens)" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

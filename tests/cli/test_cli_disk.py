@@ -10,6 +10,7 @@ import shlex
 import shutil
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -172,6 +173,54 @@ def test_a_place_that_may_not_be_written_to(tmp_path: Path, closed: str) -> None
             assert command("show", store).exit_code == 0
             result = command("export", store, "--output", tmp_path / "exported.jsonl")
             assert result.exit_code == 0, result.output
+    assert_all_right(tmp_path / "exported.jsonl", 12)
+
+
+def unprivileged(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    """The command in a process that permissions hold for, whoever runs the tests."""
+    line = [sys.executable, "-m", "engine.cli.main", *map(str, words)]
+    if os.geteuid() == 0:
+        if shutil.which("setpriv") is None:
+            pytest.skip("permissions do not hold for root, and there is no setpriv to give its rights up")
+        line = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search,-fowner", *line]
+    return subprocess.run(line, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("log", ["no log", "an empty log", "a log with answers"])
+def test_a_store_in_a_folder_without_permission_is_read(tmp_path: Path, log: str) -> None:
+    """As it is for whoever gets a colleague's results: `show` and `export` read it; where its newest answers are in a
+    log, which cannot be read there, they say what to copy, and the copy is read."""
+    place, copied = tmp_path / "place", tmp_path / "copied"
+    place.mkdir()
+    copied.mkdir()
+    store = place / "run.sqlite"
+    with served() as (url, _):
+        words = ["run", *make_files(tmp_path), "--base-url", url, "--model", "m", "--store", store]
+        assert command(*words, "--output", tmp_path / "out.jsonl").exit_code == 0
+    if log == "a log with answers":
+        with contextlib.closing(sqlite3.connect(store)) as other:
+            other.execute("UPDATE runs SET ended_at = 5")
+            other.commit()
+            kept = Path(f"{store}-wal").read_bytes(), store.read_bytes()
+        Path(f"{store}-wal").write_bytes(kept[0])
+        store.write_bytes(kept[1])
+    elif log == "an empty log":
+        Path(f"{store}-wal").touch()
+    export = ["--output", tmp_path / "exported.jsonl"]
+    place.chmod(0o555)
+    try:
+        shown, exported = unprivileged("show", store), unprivileged("export", store, *export)
+        if log == "a log with answers":
+            assert (shown.returncode, exported.returncode) == (2, 2), shown.stderr + exported.stderr
+            assert f"cp {store} {store}-wal FOLDER" in exported.stderr
+            shutil.copy(store, copied)
+            shutil.copy(f"{store}-wal", copied)
+            exported = unprivileged("export", copied / "run.sqlite", *export)
+        else:
+            assert shown.returncode == 0, shown.stderr
+    finally:
+        place.chmod(0o755)
+    assert exported.returncode == 0, exported.stderr
     assert_all_right(tmp_path / "exported.jsonl", 12)
 
 

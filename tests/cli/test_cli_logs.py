@@ -277,6 +277,46 @@ def test_what_is_refused_before_anything_is_opened_is_logged(wrong: str, says: s
     assert "trace" not in event
 
 
+@pytest.mark.parametrize("name", ["run", "retry", "bench"])
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (["--rpm", "many"], "'many' is not a valid"),
+        (["--no-such"], "--no-such"),
+        (["--log-level", "loud"], "'loud' is not one of"),
+        (["too", "many", "words"], "extra argument"),
+        (["sk-1234567890abcdefgh", "extra", "words"], "extra argument"),
+    ],
+    ids=["value", "option", "level", "words", "key"],
+)
+def test_a_command_line_that_cannot_be_read_is_logged(name: str, wrong: list[str], says: str, tmp_path: Path) -> None:
+    """What is refused before there are options is in the log that the words name, once, and no key with it."""
+    for number, given in enumerate((["--log-json", tmp_path / "0.jsonl"], [f"--log-json={tmp_path / '1.jsonl'}"])):
+        log = tmp_path / f"{number}.jsonl"
+        assert command(name, "a", "b", *given, *wrong).exit_code == 2
+        (event,) = events_of(log)
+        assert (event["event"], event["level"]) == ("failed", "error")
+        assert says in event["message"]
+        assert "sk-1234" not in log.read_text()
+        assert log.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_refused_command_line_writes_no_log_over_another_file(tmp_path: Path) -> None:
+    """Neither over a file that is no log, nor into one that the line names besides; without the option nothing is made,
+    and an option without a file is standard error."""
+    task, empty = tmp_path / "task.toml", tmp_path / "empty.jsonl"
+    task.write_text("x = 1")
+    empty.touch()
+    for words in (["--log-json", task], ["--log-json", empty, f"--output={empty}"], ["--log-json", "\0"], []):
+        result = command("run", task, empty, *words, "--rpm", "many")
+        assert result.exit_code == 2
+        assert "is not a valid" in result.stderr
+    assert (task.read_text(), empty.read_text()) == ("x = 1", "")
+    assert {path.name for path in tmp_path.iterdir()} == {"task.toml", "empty.jsonl"}
+    lines = command("run", task, empty, "--rpm", "many", "--log-json").stderr.splitlines()
+    assert [json.loads(line)["event"] for line in lines if line.startswith("{")] == ["failed"]
+
+
 def test_a_log_that_is_another_file_too_is_not_written(tmp_path: Path) -> None:
     """The file that an error names is not made by telling it."""
     log, out = tmp_path / "same.jsonl", tmp_path / "same.jsonl"

@@ -6,7 +6,10 @@ import json
 import stat
 from pathlib import Path
 
+import pytest
 from cli_support import command, make_files, served
+
+from engine.testing.simulator.reasoning import Reasoning
 
 
 def test_a_plan_is_a_table_and_costs_nothing(tmp_path: Path) -> None:
@@ -73,3 +76,52 @@ def test_mistakes_are_told_in_one_line(tmp_path: Path) -> None:
         assert done.exit_code == 2, (words, done.output)
         assert said in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_what_a_model_thinks_is_in_the_plan(tmp_path: Path) -> None:
+    """Told on the command line: a column of its own, part of the output, less of it in larger batches."""
+    files = make_files(tmp_path, 200)
+    done = command("plan", *files, "--reasoning-tokens", "400,20", "--report", tmp_path / "plan")
+    assert done.exit_code == 0, done.output
+    assert "reasoning" in done.stdout
+    assert "thinks for some 400 tokens a request and 20 a record" in done.stdout
+    document = json.loads((tmp_path / "plan/plan.json").read_text())
+    thought = {each["batch_size"]: each["reasoning_tokens"] for each in document["forecasts"]}
+    assert (thought[1], thought[10]) == (200 * 420, 20 * 600)
+    assert "of it reasoning" in (tmp_path / "plan/plan.html").read_text()
+    plain = command("plan", *files)
+    assert "reasoning" not in plain.stdout
+
+
+@pytest.mark.parametrize("wrong", ["many", "1,x", "-5", "nan", "1,2,3"])
+def test_reasoning_that_is_no_number_is_refused(tmp_path: Path, wrong: str) -> None:
+    """One line that names the option, and no plan."""
+    done = command("plan", *make_files(tmp_path, 20), "--reasoning-tokens", wrong)
+    assert done.exit_code == 2
+    assert "--reasoning-tokens" in done.output
+
+
+def test_a_run_of_a_thinking_model_teaches_the_plan(tmp_path: Path) -> None:
+    """The store holds reasoning apart: the plan says what a request thinks, and its report tells of it too."""
+    files = make_files(tmp_path, 300)
+    out = tmp_path / "out.jsonl"
+    thinks = Reasoning(call_tokens=400, record_tokens=20, variation=0.0)
+    with served(labels=["red", "green", "blue"], reasoning=thinks) as (url, _):
+        where = ("--base-url", url, "--model", "m")
+        ran = command("run", *files, *where, "--output", out, "--batch-size", "5", "--report", tmp_path / "report",
+                      "--reasoning-effort", "medium")  # fmt: skip
+    assert ran.exit_code == 0, ran.output
+    report = json.loads((tmp_path / "report/report.json").read_text())
+    tokens = report["tokens"]
+    assert 0 < tokens["reasoning"] < tokens["output"]
+    assert sum(tokens["parts"].values()) == tokens["input"] + tokens["output"]
+    assert tokens["parts"]["reasoning"] > 0
+    assert report["all_runs"]["reasoning_tokens"] == tokens["reasoning"]
+    assert "of it reasoning" in (tmp_path / "report/report.html").read_text()
+    assert "reasoning" in command("show", out).stdout
+    learned = command("plan", *files, *where, "--store", f"{out}.store.sqlite", "--report", tmp_path / "plan")
+    assert learned.exit_code == 0, learned.output
+    terms = json.loads((tmp_path / "plan/plan.json").read_text())["terms"]
+    assert terms["reasoning_call"] == pytest.approx(400, abs=60)
+    assert terms["reasoning_record"] == pytest.approx(20, abs=12)
+    assert terms["output_record"] < 30

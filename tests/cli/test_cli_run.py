@@ -206,10 +206,10 @@ def test_store_that_fails_stops_the_run_and_the_rest_is_written(
     """A store that fails in mid-run is exit code 4, and what it holds is written."""
     written, write = itertools.count(1), RunStore.write
 
-    def failing(store: RunStore, run_id: int, settings_id: int, calls: Any, answers: Any) -> None:
+    def failing(store: RunStore, *rows: Any) -> None:
         if next(written) > 2:
             raise StoreError("the disk is full")
-        write(store, run_id, settings_id, calls, answers)
+        write(store, *rows)
 
     monkeypatch.setattr(RunStore, "write", failing)
     out = tmp_path / "out.jsonl"

@@ -390,7 +390,7 @@ def test_csv_safe_marks_formulas_and_nothing_else(tmp_path: Path) -> None:
     """`--csv-safe` in run and export; without it texts stay as they are. One mark taken off gives every text back."""
     task, data = tmp_path / "task.toml", tmp_path / "in.jsonl"
     task.write_text('instructions = "Repeat it."\n[fields.said]\ntype = "string"\n[fields.n]\ntype = "integer"\n')
-    ids = ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "'quoted", "plain", "a=b"]
+    ids = ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "'quoted", "plain", "a=b", -7]
     data.write_text("".join(json.dumps({"id": id_, "text": f"t{n}"}) + "\n" for n, id_ in enumerate(ids)))
     safe, plain = tmp_path / "safe.csv", tmp_path / "plain.csv"
     with answering(completed(labelled({"said": '=cmd|" /C calc"!A1', "n": -5}))) as url:
@@ -404,8 +404,14 @@ def test_csv_safe_marks_formulas_and_nothing_else(tmp_path: Path) -> None:
     assert (tmp_path / "again.csv").read_bytes() == safe.read_bytes()
     marked = [row.data for row in FileSource(str(safe)) if row.data is not None]
     original = [row.data for row in FileSource(str(plain)) if row.data is not None]
-    assert [row["id"] for row in original] == ids
+    assert [row["id"] for row in original] == [str(id_) for id_ in ids]
     assert {row["n"] for row in marked} == {"-5"}, "a number is no formula"
     dangerous = tuple("=+-@\t\r\n")
-    assert not [cell for row in marked for name, cell in row.items() if name != "n" and cell.startswith(dangerous)]
+    assert not [
+        cell
+        for row in marked
+        for name, cell in row.items()
+        if name != "n" and cell != "-7" and cell.startswith(dangerous)
+    ]
+    assert marked[-1]["id"] == "-7", "nor is one among texts"
     assert [{name: cell.removeprefix("'") for name, cell in row.items()} for row in marked] == original

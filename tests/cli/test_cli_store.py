@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -247,6 +250,39 @@ def test_export_writes_any_format(finished: Path, tmp_path: Path, name: str) -> 
         assert rows_of(tmp_path / name) == rows_of(finished)
 
 
+def test_an_export_without_some_of_the_records_is_refused(tmp_path: Path) -> None:
+    """Rows that somebody took out of the list of the input would be silently missing; the same run notes them again,
+    without asking for anything."""
+    with served() as (url, endpoint):
+        out = run_poisoned(tmp_path, url)
+        before, sent, store = out.read_bytes(), endpoint.ledger.requests, tmp_path / "out.jsonl.store.sqlite"
+        with closing(sqlite3.connect(store)) as db:
+            db.execute("DELETE FROM inputs WHERE position IN (2, 5, 6)")
+            db.commit()
+        refused = command("export", store, "--output", out)
+        assert refused.exit_code == 2
+        assert "has 9 records of 12" in refused.stderr
+        assert out.read_bytes() == before
+        files = [tmp_path / "task.toml", tmp_path / "in.jsonl"]
+        command("run", *files, "--base-url", url, "--model", "m", "--output", out)
+        assert command("export", store, "--output", out).exit_code == 0
+        assert (out.read_bytes(), endpoint.ledger.requests) == (before, sent)
+
+
+def test_an_input_that_is_no_text_is_not_said_to_have_changed(tmp_path: Path) -> None:
+    """What could not be used when it was read cannot be shown either, and its file is as it was."""
+    task, data = make_files(tmp_path, 2)
+    with Path(data).open("a") as stream:
+        stream.write('{"id": "half", "text": "\\ud800"}\n')
+    out = tmp_path / "out.jsonl"
+    with served() as (url, _):
+        words = ["run", task, data, "--base-url", url, "--model", "m", "--output", out]
+        assert command(*words, "--on-bad-record", "fail-record").exit_code == 3
+    shown = command("show", out, "half").stdout
+    assert "changed since" not in shown
+    assert "input      not shown: it could not be used as it is" in shown
+
+
 def test_export_replaces_neither_store_nor_input(finished: Path) -> None:
     """The two files that cannot be made again are refused as an output."""
     for name in ("out.jsonl.store.sqlite", "in.jsonl"):
@@ -464,9 +500,9 @@ def test_rows_that_leave_the_output_are_told(tmp_path: Path) -> None:
         assert (rows_of(out), endpoint.ledger.requests) == (rows, sent)
 
 
-@pytest.mark.parametrize("lines", [0, 3])
+@pytest.mark.parametrize("lines", [1, 3])
 def test_rows_that_leave_the_output_with_a_stream_are_told(tmp_path: Path, lines: int) -> None:
-    """A stream that is empty or cut down shortens the output as such a file does, and says so; whole, it costs nothing.
+    """A stream that is cut down shortens the output as such a file does, and says so; whole, it costs nothing.
 
     What came is known at its end only, so that is when it is told: also where a bad line stops it.
     """
@@ -486,6 +522,35 @@ def test_rows_that_leave_the_output_with_a_stream_are_told(tmp_path: Path, lines
         stopped = command(*words, stdin=part + "broken\n")
         assert stopped.exit_code == 4
         assert f"{12 - lines} records that are done are not in what came before the stop" in stopped.stderr
+
+
+@pytest.mark.parametrize("store", ["its own", "another"])
+@pytest.mark.parametrize("given", ["a file", "a stream", "a stream that breaks"])
+def test_an_input_without_a_record_takes_no_row_away(tmp_path: Path, given: str, store: str) -> None:
+    """What comes of a program that failed is an empty file. The rows stay, and so does the input that they are of: an
+    export writes the same rows. A file is refused before there is a run; where nothing is lost, nothing is refused."""
+    with served() as (url, endpoint):
+        out = run_poisoned(tmp_path, url)
+        before, sent = out.read_bytes(), endpoint.ledger.requests
+        empty = tmp_path / "empty.jsonl"
+        empty.touch()
+        breaks = tmp_path / "breaks.jsonl.gz"
+        os.mkfifo(breaks)
+        source = {"a file": empty, "a stream": "-"}.get(given, breaks)
+        words = ["run", tmp_path / "task.toml", "--base-url", url, "--model", "m"]
+        more = [] if store == "its own" else ["--store", tmp_path / "another.sqlite"]
+        if source is breaks:
+            threading.Thread(target=breaks.write_bytes, args=(b"\x1f\x8b\x08\0",), daemon=True).start()
+        result = command(*words, source, "--output", out, *more, stdin="")
+        assert result.exit_code == (4 if source is breaks else 2), result.output
+        assert ("holds no record, and" in result.stderr) == (source is not breaks)
+        assert (out.read_bytes(), endpoint.ledger.requests) == (before, sent)
+        exported = tmp_path / "exported.jsonl"
+        assert command("export", out, "--output", exported).exit_code == 0
+        assert exported.read_bytes() == before
+        new = tmp_path / "new.jsonl"
+        assert command(*words, empty, "--output", new).exit_code == 0
+        assert new.read_bytes() == b""
 
 
 def test_retry_says_what_moved(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,6 +114,18 @@ def test_a_salvage_that_saves_nothing_names_another_way(folder: Path) -> None:
         assert not new.exists()
 
 
+def test_a_salvage_that_finds_no_answer_is_no_success(folder: Path) -> None:
+    """The task can be read and no answer can: the new store would hold nothing, so none is left, and it is said."""
+    store, new = folder / NAME, folder / "new.sqlite"
+    content = store.read_bytes()
+    store.write_bytes(content[: 4096 * (content.index(b"Say which colour") // 4096 + 1)])
+    refused = command("salvage", store, new)
+    assert refused.exit_code == 2, refused.output
+    assert "none of its answers can be read" in refused.stderr
+    assert "begin anew" in refused.stderr
+    assert not new.exists()
+
+
 @pytest.mark.parametrize(
     ("table", "what", "other", "said"),
     [
@@ -139,6 +152,22 @@ def test_what_salvage_saves_can_be_shown(
     assert "Say which colour it is" in command("show", new).output
     assert command("export", new, "--output", folder / "other.jsonl").exit_code == 0
     assert (folder / "other.jsonl").read_bytes() == (folder / "out.jsonl").read_bytes()
+
+
+def test_a_task_whose_key_is_damaged_is_known_by_what_it_says(finished: tuple[Path, str], folder: Path) -> None:
+    """A letter of the key is another one, which no seal covers: the same run is not refused as one of another task,
+    pays for nothing again, and the key is right after it."""
+    store, url = folder / NAME, finished[1]
+    with contextlib.closing(read_store(store)) as opened:
+        ((key,),) = opened.query("SELECT task_key FROM settings")
+    turned = key[:-1] + ("0" if key[-1] != "0" else "1")
+    with contextlib.closing(sqlite3.connect(store)) as db, db:
+        db.execute("UPDATE settings SET task_key = ?", (turned,))
+    again = command(*words_for(folder, url))
+    assert again.exit_code == 0, again.output
+    assert f"{COUNT} stored earlier" in again.output
+    with contextlib.closing(read_store(store)) as opened:
+        assert opened.query("SELECT task_key FROM settings") == [(key,)]
 
 
 @pytest.mark.parametrize("id_", ["r30", "r150", "r299"])

@@ -53,11 +53,17 @@ def test_standard_output_that_takes_nothing(what: str, tmp_path: Path) -> None:
 
 
 @needs_full
-def test_a_run_into_standard_output_that_takes_nothing(tmp_path: Path) -> None:
-    """Answers were paid for: exit code 4, and not the interpreter's own 120."""
+@pytest.mark.parametrize("store", [[], ["--store", "kept.sqlite"]])
+def test_a_run_into_standard_output_that_takes_nothing(
+    tmp_path: Path, store: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers were paid for: exit code 4, and not the interpreter's own 120; what has become of them is told."""
+    monkeypatch.chdir(tmp_path)
     with served() as (url, _):
-        words = ["run", *make_files(tmp_path), "--base-url", url, "--model", "m", "--output", "-"]
+        words = ["run", *make_files(tmp_path), "--base-url", url, "--model", "m", "--output", "-", *store]
         code, err = on_a_full_disk(*words)
+    assert ("The answers are lost" in err) == (not store)
+    assert ("The answers are in the run store" in err) == bool(store)
     assert code == 4, err
     assert "No space left on device" in err
     assert "Traceback" not in err
@@ -126,6 +132,22 @@ def test_half_a_surrogate_pair_in_a_file(tmp_path: Path) -> None:
     assert [(row["error"] or {}).get("kind") for row in rows] == [None, "bad-record", "bad-record", None]
     assert "field 'text' holds half of a surrogate pair" in rows[1]["error"]["message"]
     assert "the id in 'id' holds half of a surrogate pair" in rows[2]["error"]["message"]
+
+
+def test_half_a_surrogate_pair_in_the_name_of_a_field(tmp_path: Path) -> None:
+    """Where all fields are sent it fails its record by name, and is not sent, nor written, as another name."""
+    task, data, out = tmp_path / "task.toml", tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    task.write_text('instructions = "Which?"\nlabels = ["red", "green"]\n')
+    records = [{"id": "a", "text": "fine", "more": ""}, {"id": "b", "text": "fine too", "mo\ud800re": ""}]
+    data.write_text("".join(json.dumps(record) + "\n" for record in records))
+    with served() as (url, endpoint):
+        words = ["run", task, data, "--base-url", url, "--model", "m", "--output", out]
+        result = command(*words, "--on-bad-record", "fail-record")
+        assert result.exit_code == 3, result.output
+        assert "fine too" not in "".join(map(str, endpoint.ledger.sends))
+    rows = rows_of(out)
+    assert [(row["error"] or {}).get("kind") for row in rows] == [None, "bad-record"]
+    assert "the name of field 'mo\ufffdre' holds half of a surrogate pair" in rows[1]["error"]["message"]
 
 
 # -- what is printed ---------------------------------------------------------------------------------------------------

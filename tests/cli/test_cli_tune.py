@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
 import stat
 from pathlib import Path
 
 import pytest
-from cli_support import TASK, command, served
+from cli_support import TASK, command, ended, served, start_command, wait_until
 
 from engine.run.tasks import load_task
 from engine.testing.simulator.answers import stable_label
@@ -138,3 +139,49 @@ def test_gold_with_half_a_surrogate_pair_is_left_out(tmp_path: Path) -> None:
         done = command("tune", task, gold, "--base-url", url, "--model", "m", "--space", space, "--dry-run")
     assert done.exit_code == 0, done.output
     assert "40 gold records" in done.output
+
+
+def test_a_choice_that_asks_variables_apart_is_one_task_file_for_each_run(tmp_path: Path) -> None:
+    """Each is written, and what is printed to be pasted runs; it says that several runs have to be joined."""
+    task, gold, space, tuned = (tmp_path / name for name in ("task.toml", "gold.jsonl", "space.toml", "tuned.toml"))
+    task.write_text(
+        'instructions = "Say."\n[fields.colour]\nlabels = ["red", "green"]\n[fields."the tone"]\nlabels = ["calm"]\n'
+    )
+    space.write_text('batch_size = [5]\nform = ["compact"]\nexamples = [0]\nvariables = ["one-by-one"]\n')
+    rows = [{"id": n, "text": f"text {n}", "output": {"colour": "red", "the tone": "calm"}} for n in range(20)]
+    gold.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with served() as (url, _):
+        where = ("--base-url", url, "--model", "m")
+        done = command("tune", task, gold, *where, "--space", space, "--output", tuned)
+        assert done.exit_code == 0, done.output
+        assert not tuned.exists()
+        assert "it takes 2 runs" in done.stdout
+        assert "accuracy of each variable" in done.stdout
+        for name, field in (("colour", "colour"), ("the_tone", "the tone")):
+            path, out = tmp_path / f"tuned.{name}.toml", tmp_path / f"LABELS.{name}.jsonl"
+            assert f"{path} INPUT --output LABELS.{name}.jsonl --batch-size 5" in done.stdout
+            ran = command("run", path, gold, "--output", out, "--batch-size", "5", *where)
+            assert ran.exit_code == 0, ran.output
+            assert {tuple(json.loads(line)["output"]) for line in out.read_text().splitlines()} == {(field,)}
+
+
+def test_ctrl_c_ends_in_order_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    """Exit 4; what was in flight is answered and kept; no task file of half a search; then the rest is asked."""
+    task, gold, space = make_gold(tmp_path, 60)
+    with served() as (url, endpoint):
+        where = ("--base-url", url, "--model", "m", "--space", space)
+        process = start_command("tune", task, gold, *where, "--rpm", "120")  # half a minute, but for the signal
+        wait_until(lambda: endpoint.ledger.requests >= 5)
+        process.send_signal(signal.SIGINT)
+        code, out, err = ended(process)
+        assert code == 4, err
+        assert "stopping: waiting for answers in flight" in err
+        assert "the same command goes on" in (out + err).lower()
+        assert "Traceback" not in err
+        assert endpoint.ledger.in_flight == 0
+        assert not (tmp_path / "task.tuned.toml").exists()
+        paid = endpoint.ledger.prompt_tokens + endpoint.ledger.completion_tokens
+        done = command("tune", task, gold, *where)
+        assert done.exit_code == 0, done.output
+    spent = int(done.stderr.split(" of them spent by earlier runs")[0].rsplit(" ", 1)[1].replace(",", ""))
+    assert spent == paid

@@ -323,3 +323,50 @@ def test_whether_the_server_runs_is_asked_where_nobody_answered(message: str, as
     stop = brake.stop(20.0)
     assert isinstance(stop, Stop)
     assert ("Is the server running" in stop.message) == asks
+
+
+def barren(brake: Brake, *sizes: int) -> Stop | None:
+    """Replies to requests of these sizes in which no answer was, and whether they end the run."""
+    for size in sizes:
+        brake.observe_reply(size=size, accepted=0, cause="no-json", excerpt="prose")
+    return brake.stop(0.0)
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "told"),
+    [
+        ([1, 1, 1, 5, 5, 5, 5], 2, "8 calls, 8 of them"),  # the fifth batch, of two records
+        ([5, 5, 5, 5, 5, 1, 1], 1, "8 calls, 8 of them"),  # the third lone record
+        ([1] * 5, 1, "6 calls, 6 of them"),  # no batch at all
+        ([1, *[5] * 14], 5, "16 calls, 16 of them"),  # any sixteen, a lone one among them
+        ([5] * 30, 1, "31 calls, 31 of them"),
+    ],
+)
+def test_the_run_ends_with_the_call_that_makes_it_enough(first: list[int], last: int, told: str) -> None:
+    """Three lone records and five batches, six lone ones, or sixteen with a lone one among them: not one sooner."""
+    brake = Brake(Recovery())
+    assert barren(brake, *first) is None
+    stop = barren(brake, last)
+    assert stop is not None
+    assert f"nothing has worked in {told}: no-json" in stop.message
+
+
+def test_the_account_of_a_stop_counts_each_fault_once() -> None:
+    """Faults of the connection are a part of all calls, and the commonest cause is named with its own number."""
+    brake = Brake(Recovery())
+    for _ in range(5):
+        brake.observe_fault(FaultKind.SERVER, size=5, message="oops", now=0.0)
+    stop = barren(brake, 1, 1, 1, 5, 5, 5, 5, 5)
+    assert stop is not None
+    assert "nothing has worked in 13 calls, 8 of them: no-json" in stop.message
+
+
+def test_two_records_are_a_batch_that_works() -> None:
+    """The window opens once a batch, of two even, and a lone record have worked, in whichever order."""
+    for sizes in ((2, 1), (1, 2)):
+        brake = Brake(Recovery())
+        for number, size in enumerate(sizes):
+            assert not brake.is_open
+            assert brake.wants_lone == (number == 0 or sizes[0] != 1)
+            brake.observe_reply(size=size, accepted=1, cause="", excerpt="")
+        assert brake.is_open

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -83,6 +84,28 @@ def test_money() -> None:
     assert made.batch_api_usd == pytest.approx(BATCH_API_SHARE * made.usd)
     (short,) = forecast([100] * 100, [10], static=900, prices=prices)
     assert (short.cached_tokens, short.cached_usd) == (0, None)
+
+
+def test_what_is_thought_goes_by_the_request() -> None:
+    """Part of the output, at its price; a batch of ten thinks once for ten records, and has room for it."""
+    prices = Prices(input=1.0, output=4.0)
+    corpus = Corpus(records=1_000, asked=1_000, entry_tokens=[50] * 1_000)
+    plain = Terms(static_tokens=500, output_call=4.0, output_record=10.0)
+    thinks = msgspec.structs.replace(plain, reasoning_call=600.0, reasoning_record=20.0)
+    given_ = Given(limits=Limits(), packing=Packing(), prices=prices, concurrency=None)
+    alone, ten = forecasts(corpus, thinks, given_, batch_sizes=[1, 10], seed=0)
+    (before,) = forecasts(corpus, plain, given_, batch_sizes=[10], seed=0)
+    assert (alone.reasoning_tokens, ten.reasoning_tokens) == (620_000, 80_000)
+    assert ten.output_tokens == before.output_tokens + 80_000
+    assert ten.usd is not None
+    assert before.usd is not None
+    assert ten.usd == pytest.approx(before.usd + 4 * 80_000 / 1e6)
+    limited = msgspec.structs.replace(given_, limits=Limits(tokens_per_minute=100_000))
+    (slow,) = forecasts(corpus, thinks, limited, batch_sizes=[10], seed=0)
+    (fast,) = forecasts(corpus, plain, limited, batch_sizes=[10], seed=0)
+    assert slow.time_s is not None
+    assert fast.time_s is not None
+    assert slow.time_s > fast.time_s + 60 * 80_000 / 100_000  # what may be thought is charged
 
 
 def test_time_is_what_binds() -> None:

@@ -67,6 +67,13 @@ def test_a_full_batch_is_made_where_one_fits() -> None:
         assert len(chosen) == 20
 
 
+def test_the_oldest_stands_in_any_place_of_its_batch() -> None:
+    """Answers depend on the place, so no kind of record may have always the same one."""
+    room = Room(items=4, input_tokens=100, output_tokens=100)
+    places = {pack([1] * 9, room=room, output_per_record=1, rng=random.Random(seed)).index(0) for seed in range(200)}
+    assert places == {0, 1, 2, 3}
+
+
 def test_a_sorted_corpus_makes_no_runs_of_one_label() -> None:
     """512 records in four sorted blocks, packed by tens: neighbours agree as often as chance has it, 1/4, not always.
 

@@ -360,6 +360,13 @@ def test_what_cannot_be_compared_is_said_and_not_grown() -> None:
     assert guard.allowed_size() == 2  # gold judges free text too
 
 
+def test_a_size_that_a_user_set_is_called_by_its_name() -> None:
+    """Sizes are judged by powers of two; who runs at 20 is told of 20, and of which sizes the evidence is."""
+    guard = QualityGuard()
+    assert guard.verdict(20).sentence.startswith("B=20 (with 17 to 32): ")
+    assert guard.verdict(32).sentence.startswith("B=32: ")
+
+
 def test_one_record_a_request_is_the_reference() -> None:
     """It always holds, and nothing is claimed of it."""
     verdict = QualityGuard().verdict(1)

@@ -27,6 +27,25 @@ def test_the_interval_holds_the_share_seen(n: int, share: float, alpha: float, r
     assert wider.low <= interval.low <= hits / n <= interval.high <= wider.high
 
 
+@pytest.mark.parametrize(
+    ("hits", "n", "rare", "low", "high"),
+    [
+        (0, 0, True, 0.0, 1.0),
+        (50, 100, False, 0.338, 0.662),
+        (500, 1000, False, 0.442, 0.558),
+        (5, 100, True, 0.009, 0.142),
+        (0, 100, True, 0.0, 0.045),
+        (100, 100, False, 0.943, 1.0),
+    ],
+)
+def test_the_interval_is_as_narrow_as_the_formula_makes_it(
+    hits: int, n: int, rare: bool, low: float, high: float
+) -> None:
+    """One that always says "anything" would miss nothing: numbers of this formula, at alpha = .05."""
+    interval = share_within(hits, n, 0.05, rare=rare)
+    assert (interval.low, interval.high) == pytest.approx((low, high), abs=0.001)
+
+
 @pytest.mark.parametrize("share", [0.02, 0.1, 0.5])
 def test_the_interval_misses_at_any_look_less_often_than_it_says(share: float) -> None:
     """400 looks each in 200 runs at alpha = .1: a fixed-sample interval would miss in nearly half of them."""

@@ -150,6 +150,17 @@ def test_what_json_cannot_hold_makes_a_bad_record(value: Any) -> None:
     assert bad(make_reader(), {"id": "a", "x": value, "y": "z"}).id == "a"
 
 
+def test_half_a_character_in_a_name_is_not_sent_as_another() -> None:
+    """A name that is no text fails its record by name, which can be shown; one that is not sent does no harm."""
+    data = {"id": "a", "te\ud83dxt": "x", "y": "z"}
+    message = bad(make_reader(), data).message
+    assert "the name of field 'te\ufffdxt' holds half of a surrogate pair, which is no text; mend it, or" in message
+    assert good(make_reader(input=["y"]), data).input == "z"
+    assert good(make_reader(), {"id": "a", "te\ud83dxt": "x"}).input == "x"
+    assert "it has: id, te\ufffdxt, y" in bad(make_reader(input=["zzzz"]), data).message
+    assert "did you mean 'te\ufffdxt'?" in bad(make_reader(input=["text"]), data).message
+
+
 @pytest.mark.parametrize(
     ("value", "said"),
     [

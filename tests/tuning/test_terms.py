@@ -66,6 +66,19 @@ def test_the_ratio_is_learned_from_records_that_are_known() -> None:
     assert without.matched == 0
 
 
+def test_reasoning_is_a_line_of_its_own() -> None:
+    """300 tokens a request and 20 a record, apart from the answers; where all calls are alike, as others say."""
+    calls = [call(size, output=5 + 8 * size + 300 + 20 * size, reasoning_tokens=300 + 20 * size) for size in (1, 4, 8)]
+    terms, _ = learned_terms(TERMS, calls, {})
+    assert (terms.output_call, terms.output_record) == (pytest.approx(5), pytest.approx(8))
+    assert (terms.reasoning_call, terms.reasoning_record) == (pytest.approx(300), pytest.approx(20))
+    assert terms.reasoning_scatter == pytest.approx(0, abs=1e-6)
+    alike, _ = learned_terms(TERMS, [call(10, output=985, reasoning_tokens=900)] * 4, {})
+    assert (alike.reasoning_call, alike.reasoning_record) == (pytest.approx(300), pytest.approx(60))
+    without, _ = learned_terms(TERMS, [call(10)] * 4, {})
+    assert (without.reasoning_call, without.reasoning_record) == (0.0, 0.0)
+
+
 def test_output_and_latency_are_lines_over_the_size() -> None:
     """5 tokens a call and 8 a result; half a second and a tenth a record."""
     calls = [call(size, latency_s=0.5 + 0.1 * size) for size in (1, 4, 8, 20)]

@@ -11,16 +11,18 @@ import pytest
 from engine.decide.racing import Rule
 from engine.decide.scores import METRICS, metric_of
 from engine.testing import virtual_time
+from engine.testing.scripted import RecordedRequest, ScriptedTransport, answer_all, chat_reply, results_content
 from engine.testing.simulator.answers import stable_label
 from engine.testing.simulator.behaviour import BatchBehaviour, Redraw
 from engine.testing.simulator.command import SimulatorConfig, build_endpoint
 from engine.testing.simulator.endpoint import SimulatedEndpoint
 from engine.testing.simulator.made_up import CLIFF_AT_3
 from engine.testing.simulator.transport import InProcessTransport
+from engine.tuning import tune_sentences as sentences
 from engine.tuning.gold import Gold
 from engine.tuning.page.tune_html import render
 from engine.tuning.space import Space
-from engine.tuning.trial import Means
+from engine.tuning.trial import Means, Trial
 from engine.tuning.tune import Aim, Search
 from engine.tuning.tune_document import Tuned
 from engine.vocabulary.config import Endpoint, Limits, Prices, RunConfig
@@ -43,20 +45,25 @@ def make_gold(count: int) -> Gold:
 
 def search(
     folder: Path, endpoint: SimulatedEndpoint, *, gold: Gold, space: Space = SPACE, prices: Prices | None = None,
-    **aim: Any,
+    limits: Limits | None = None, transport: ScriptedTransport | None = None, **aim: Any,
 ) -> Search:  # fmt: skip
     """A search that sends nothing yet."""
     folder.mkdir(exist_ok=True)
     means = Means(
         endpoint=Endpoint(base_url="http://simulated/v1", model="simulated"), model="simulated", is_embedded=False,
-        config=RunConfig(limits=Limits(max_concurrency=8), prices=prices), folder=folder,
+        config=RunConfig(limits=limits or Limits(max_concurrency=8), prices=prices), folder=folder,
     )  # fmt: skip
     return Search(
         TASK, gold,
         Aim(space=space, rule=Rule(), metric=metric_of("accuracy", TASK), metric_name="accuracy", task_name="task.toml",
             gold_name="gold.jsonl", **aim),
-        means, transport=InProcessTransport(endpoint), virtual_time=True,
+        means, transport=transport or InProcessTransport(endpoint), virtual_time=True,
     )  # fmt: skip
+
+
+def trials_of(made: Search) -> list[Trial]:
+    """All of them."""
+    return [trial for stack in made._trials for trial in stack.trials]
 
 
 def ended(made: Search) -> Tuned:
@@ -122,7 +129,7 @@ def test_a_setting_that_the_brake_stops_loses_and_ends_nothing(tmp_path: Path) -
     with pytest.raises(RunStopped, match="no setting gets an answer"):
         ended(search(tmp_path, silent, gold=make_gold(60)))
     made = search(tmp_path / "half", build_endpoint(SimulatorConfig()), gold=make_gold(60))
-    broken, asked = made._trials[1], silent.ledger.requests
+    broken, asked = trials_of(made)[1], silent.ledger.requests
     broken._transport = InProcessTransport(silent)
     tuned = ended(made)
     row = next(row for row in tuned.rows if row.broken is not None)
@@ -144,7 +151,7 @@ def test_gold_is_never_sent(tmp_path: Path) -> None:
         return await post(*args, **kwargs)
 
     transport.post = spy  # type: ignore[method-assign]
-    for trial in made._trials:
+    for trial in trials_of(made):
         trial._transport = transport
     ended(made)
     assert seen
@@ -175,7 +182,7 @@ def test_what_a_setting_says_is_what_is_sent(tmp_path: Path) -> None:
         return await post(*args, **kwargs)
 
     transport.post = spy  # type: ignore[method-assign]
-    for trial in made._trials:
+    for trial in trials_of(made):
         trial._transport = transport
     tuned = ended(made)
     assert {row.score for row in tuned.rows} == {1.0}, [(row.setting, row.broken) for row in tuned.rows]
@@ -208,3 +215,58 @@ def test_the_page_shows_what_a_name_holds_and_runs_none_of_it(tmp_path: Path) ->
     assert "<script>" not in page
     assert "&lt;script&gt;alert(1)" in page
     assert "not distinguishable" in page or "It is the cheapest setting" in page
+
+
+def most_in_a_minute(times: list[float]) -> int:
+    """Of any 60 s."""
+    return max(sum(1 for other in times if time <= other < time + 60.0) for time in times)
+
+
+def test_no_minute_holds_more_requests_than_are_allowed_whichever_trial_sends(tmp_path: Path) -> None:
+    """Trials run one after another, each in an engine of its own; the limit is the endpoint's."""
+    transport = ScriptedTransport(answer_all(lambda text: stable_label(text, LABELS), delay_s=0.5))
+    made = search(tmp_path, build_endpoint(SimulatorConfig()), gold=make_gold(60),
+                  space=msgspec.structs.replace(SPACE, batch_size=(10, 20), form=("compact", "keyed")),
+                  limits=Limits(requests_per_minute=12), transport=transport)  # fmt: skip
+    ended(made)
+    times = [request.at_s for request in transport.requests]
+    assert len(times) > 24
+    assert most_in_a_minute(times) <= 12
+
+
+def test_a_stop_ends_in_order_and_the_same_search_goes_on(tmp_path: Path) -> None:
+    """While requests are in flight: nothing is sent any more, their answers are kept, the search says what it has, and
+    the next one asks for the rest only."""
+    gold, stopped_at_s = make_gold(100), []
+
+    def reply(request: RecordedRequest) -> Any:
+        if len(transport.requests) == 40:
+            stopped_at_s.append(request.at_s)
+            made.stop()
+        return chat_reply(results_content(request.items, lambda text: stable_label(text, LABELS)), delay_s=1.0)
+
+    transport = ScriptedTransport(reply)
+    made = search(tmp_path, build_endpoint(SimulatorConfig()), gold=gold, transport=transport)
+    tuned = ended(made)
+    assert tuned.stop_kind == "interrupted"
+    assert "goes on" in " ".join(sentences.why(tuned))
+    assert all(request.at_s <= stopped_at_s[0] for request in transport.requests)
+    assert made.spent == 110 * len(transport.requests)
+
+    def searched(folder: Path) -> tuple[Tuned, int]:
+        again = ScriptedTransport(answer_all(lambda text: stable_label(text, LABELS)))
+        return ended(search(folder, build_endpoint(SimulatorConfig()), gold=gold, transport=again)), len(again.requests)
+
+    whole, asked = searched(tmp_path)
+    anew, of_all = searched(tmp_path / "anew")
+    assert whole.stopped is None
+    assert whole.choice.setting == anew.choice.setting
+    assert len(transport.requests) + asked <= of_all + 2  # the stop left a batch less full
+
+
+def test_a_stop_before_anything_was_answered_is_told(tmp_path: Path) -> None:
+    """There is no table to print: the reason is raised."""
+    made = search(tmp_path, build_endpoint(SimulatorConfig()), gold=make_gold(20))
+    made.stop()
+    with pytest.raises(RunStopped, match="interrupted"):
+        ended(made)

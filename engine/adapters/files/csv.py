@@ -166,11 +166,13 @@ def write_csv(stream: BinaryIO, table: Table, *, delimiter: str, safe: bool = Fa
     try:
         # With \r\n as line end the writer quotes cells with either of the two; with \n it leaves a bare \r as it is.
         writer = csv.writer(text, delimiter=delimiter, lineterminator="\r\n")
-        names = ["id", *(column.name for column in table.columns), "error_kind", "error_message"]
-        writer.writerow([as_text(name) for name in names])
+        writer.writerow([as_text(name) for name in table.names])
         count = 0
         for row in table:
-            writer.writerow([as_text(cell) for cell in table.cells(row)])
+            cells = table.cells(row)
+            # In a column with texts a number is one as well, and still begins no formula.
+            first = cells[0] if isinstance(row.id, int | float) else as_text(cells[0])
+            writer.writerow([first, *(as_text(cell) for cell in cells[1:])])
             count += 1
         text.flush()
     finally:

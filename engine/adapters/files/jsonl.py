@@ -179,8 +179,8 @@ def _parse_slowly(raw: bytes) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise _BadLine(f"not a JSON object but {_KINDS[type(data)]}")
     _check_depth(data)
-    # Half a character in a value is for whoever knows which fields are asked about: there it fails its record by name.
-    return {without_surrogates(key): value for key, value in data.items()}
+    # Half a character in a field is for whoever knows which fields are asked about: there it fails its record by name.
+    return data
 
 
 def _malformed(error: json.JSONDecodeError) -> str:

@@ -60,8 +60,7 @@ def read_parquet(stream: BinaryIO, *, name: str, choose: Choose | None = None) -
 
 def write_parquet(stream: BinaryIO, table: Table) -> int:
     """Write `table` in row groups of 10,000; the number of rows. A column of nulls only is a string column."""
-    types = [table.id_type, *(column.type for column in table.columns), Type.STRING, Type.STRING]
-    names = ["id", *(column.name for column in table.columns), "error_kind", "error_message"]
+    types, names = table.types, table.names
     schema = pa.schema([pa.field(name, _ARROW[kind]) for name, kind in zip(names, types, strict=True)])
     count = 0
     with pq.ParquetWriter(stream, schema) as writer:

@@ -18,8 +18,12 @@ class OutputRow(msgspec.Struct, frozen=True, kw_only=True):
 
     :ivar id: with the JSON type that it had in the input; None for a broken record, which has none.
     :ivar output: a label, a list of labels or an object of fields; None when `error` is set.
+    :ivar confidence: from 0 to 1; not there where nothing makes one (no votes, no token probabilities).
+    :ivar model: that answered; not there unless a second one is asked where the first is unsure.
     """
 
     id: RecordId | None
     output: Any = None
     error: RecordError | None = None
+    confidence: float | msgspec.UnsetType = msgspec.UNSET
+    model: str | msgspec.UnsetType = msgspec.UNSET

@@ -33,6 +33,10 @@ class Type(StrEnum):
     JSON = "json"
 
 
+OPTIONAL = {"confidence": Type.NUMBER, "model": Type.STRING}
+"""Columns after all others, where any row has them."""
+
+
 class Column(msgspec.Struct, frozen=True, kw_only=True):
     """One column between ``id`` and ``error_kind``.
 
@@ -45,17 +49,19 @@ class Column(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Table:
-    """Spooled rows and their columns: ``id``, then `columns`, then ``error_kind`` and ``error_message``.
+    """Spooled rows and their columns: ``id``, then `columns`, then ``error_kind`` and ``error_message``, then `last`.
 
     An output that is not an object is in one column, ``output``. An object has a column for each of its fields, named
     as the field is, or ``output.NAME`` where that name is taken or blank.
 
+    :ivar last: those of ``confidence`` and ``model`` that any row has.
     :ivar id_type: `INTEGER` if all ids are integers that fit 64 bits, else `STRING`.
     """
 
-    def __init__(self, spool: IO[bytes], columns: Sequence[Column], id_type: Type) -> None:
+    def __init__(self, spool: IO[bytes], columns: Sequence[Column], id_type: Type, last: Sequence[str] = ()) -> None:
         self._spool = spool
         self.columns = columns
+        self.last = last
         self.id_type = id_type
 
     def __iter__(self) -> Iterator[OutputRow]:
@@ -67,7 +73,20 @@ class Table:
         """The cells of `row` in the order of the columns; None where there is nothing."""
         error = row.error
         middle = [_cell(row.output, column) for column in self.columns]
-        return [self._id(row), *middle, error and error.kind, error and error.message]
+        last = [None if (value := getattr(row, name)) is msgspec.UNSET else value for name in self.last]
+        return [self._id(row), *middle, error and error.kind, error and error.message, *last]
+
+    @property
+    def types(self) -> list[Type]:
+        """Of all columns, in their order."""
+        return [self.id_type, *(column.type for column in self.columns), Type.STRING, Type.STRING] + [
+            OPTIONAL[name] for name in self.last
+        ]
+
+    @property
+    def names(self) -> list[str]:
+        """Of all columns, in their order."""
+        return ["id", *(column.name for column in self.columns), "error_kind", "error_message", *self.last]
 
     def _id(self, row: OutputRow) -> Any:
         if row.id is None or self.id_type is Type.INTEGER or isinstance(row.id, str):
@@ -87,7 +106,7 @@ def spooled(rows: Iterable[OutputRow], *, folder: Path | None, fields: Sequence[
         for row in rows:
             facts.see(row)
             spool.write(encode_row(row))
-        yield Table(spool, facts.columns(), facts.id_type())
+        yield Table(spool, facts.columns(), facts.id_type(), facts.last())
 
 
 _DECODER = msgspec.json.Decoder(OutputRow)
@@ -100,20 +119,25 @@ class _Facts:
         self._ids: set[str] = set()
         self._plain: set[str] = set()
         self._fields: dict[str, set[str]] = {name: set() for name in fields}
+        self._last: set[str] = set()
 
     def see(self, row: OutputRow) -> None:
         self._ids.add(_kind(row.id))
+        self._last.update(name for name in OPTIONAL if getattr(row, name) is not msgspec.UNSET)
         if isinstance(row.output, dict):
             for name, value in row.output.items():
                 self._fields.setdefault(name, set()).add(_kind(value))
         elif row.output is not None:
             self._plain.add(_kind(row.output))
 
+    def last(self) -> list[str]:
+        return [name for name in OPTIONAL if name in self._last]
+
     def id_type(self) -> Type:
         return Type.INTEGER if _type(self._ids) is Type.INTEGER else Type.STRING
 
     def columns(self) -> list[Column]:
-        taken = set(FIXED)
+        taken = {*FIXED, *self._last}
         columns = []
         if self._plain or not self._fields:
             columns.append(Column(name="output", key=None, type=_type(self._plain)))

@@ -42,7 +42,8 @@ _CONTEXT = re.compile(
 )
 _FILTER = re.compile(r"content (filter|management|policy)|flagged|moderation", re.IGNORECASE)
 _NOT_TAKEN = re.compile(
-    r"unsupported|not support|does not support|unknown|unrecogni[sz]ed|not permitted|not allowed|unexpected|extra"
+    r"unsupported|not support|does not support|unknown|unrecogni[sz]ed|not permitted|not allowed|not enabled|unexpected"
+    r"|extra"
     r"|invalid (type|value|parameter|argument|schema)|deprecated|instead|only the default|cannot|failed to"
     r"|conversion failed",
     re.IGNORECASE,
@@ -50,7 +51,7 @@ _NOT_TAKEN = re.compile(
 _TOO_MUCH = re.compile(r"too (large|high|big)|at most|less than|greater than|exceed|range|maximum|<=", re.IGNORECASE)
 # The longer name first: "max_tokens" also occurs in texts about "max_completion_tokens".
 _FORMATS = ("json_schema", "json_object", "json schema", "response_schema", "grammar")
-_PARAMETERS = ("response_format", *_FORMATS, "temperature", "max_completion_tokens")
+_PARAMETERS = ("reasoning_effort", "response_format", *_FORMATS, "temperature", "logprobs", "max_completion_tokens")
 _LIMITS: Mapping[QuotaOf, re.Pattern[str]] = {
     "requests": re.compile(r"requests?[ _-]?(per|/)[ _-]?(m|s)|\bRPM\b|\bRPS\b|\bon requests\b", re.IGNORECASE),
     "tokens": re.compile(r"tokens?[ _-]?(per|/)[ _-]?(m|s)|\bI?O?TPM\b|\bTPS\b|\btokens\b", re.IGNORECASE),
@@ -146,7 +147,7 @@ def classify(status: int, headers: Mapping[str, str], body: bytes, *, url: str, 
     now = now or datetime.now(UTC)
     asked_s = _asked_s(headers, now=now, body=body)
     if asked_s is not None and asked_s > MAX_RETRY_AFTER_S:
-        message = f"{message} (it asks to wait {_span(asked_s)}; {MAX_RETRY_AFTER_S:.0f} s are waited)"
+        message = f"{message} (it asks to wait {_span(asked_s)}; no more than {MAX_RETRY_AFTER_S:.0f} s are waited)"
     if 300 <= status < 400:
         location = next((value for name, value in headers.items() if name.lower() == "location"), "")
         message = _redirected(location, url)

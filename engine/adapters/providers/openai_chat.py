@@ -25,8 +25,10 @@ from engine.adapters.providers.classify import (
     one_line,
 )
 from engine.adapters.providers.document import read_json
+from engine.adapters.providers.logprobs import read_tokens
 from engine.adapters.providers.quota import read_quotas
 from engine.adapters.providers.redaction import redaction_of
+from engine.adapters.providers.usage import read_usage
 from engine.vocabulary.config import Endpoint
 from engine.vocabulary.errors import ConfigError
 from engine.vocabulary.ports import HttpReply, Transport
@@ -35,7 +37,6 @@ from engine.vocabulary.values import Completion, Fault, FaultKind, Usage
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _OURS = ("messages", "stream", "n")
-_MAX_TOKENS = 100_000_000  # beyond this a usage figure is absurd
 _HIDDEN_TOKENS = 200_000  # beside what we sent and got: a provider's own prompt, its searches, reasoning
 _REASONS = frozenset({
     "stop", "length", "content_filter", "tool_calls", "function_call", "error", "end_turn", "eos", "eos_token",
@@ -51,6 +52,7 @@ class Capabilities(msgspec.Struct, frozen=True):
     response_format: str | None = "json_schema"
     max_tokens_field: str = "max_tokens"
     temperature: bool = True
+    logprobs: bool = True
 
 
 _LIMIT_FIELDS = ("max_tokens", "max_completion_tokens")
@@ -94,6 +96,8 @@ def without(capabilities: Capabilities, parameter: str) -> Capabilities | None:
         return msgspec.structs.replace(capabilities, max_tokens_field=other)
     if parameter == "temperature" and capabilities.temperature:
         return msgspec.structs.replace(capabilities, temperature=False)
+    if parameter == "logprobs" and capabilities.logprobs:
+        return msgspec.structs.replace(capabilities, logprobs=False)
     return None
 
 
@@ -133,10 +137,12 @@ class OpenAIChat:
         system: str,
         schema: Mapping[str, Any] | None,
         known: EndpointKnowledge | None = None,
+        logprobs: bool = False,
     ) -> None:
         """
         :param schema: of the reply; None asks by the prompt alone.
         :param known: what has been found out about the endpoint, if it is shared with other prompts.
+        :param logprobs: ask for the probabilities of the reply's tokens, as long as the endpoint takes that.
         """
         taken = [key for key in _OURS if key in endpoint.extra_body]
         if taken:
@@ -145,6 +151,7 @@ class OpenAIChat:
         self._endpoint = endpoint
         self._system = system
         self._schema = schema
+        self._logprobs = logprobs
         self._url = chat_url(endpoint.base_url)
         self._headers = _headers(endpoint)
         self._redaction = redaction_of(endpoint, self._headers)
@@ -199,7 +206,7 @@ class OpenAIChat:
         self._known.proven = True
 
     def _read(self, reply: HttpReply, most: Usage) -> Completion | Fault:
-        outcome = read_completion(reply.body, most=most) if reply.status == 200 else None
+        outcome = read_completion(reply.body, most=most, tokens=self._logprobs) if reply.status == 200 else None
         if isinstance(outcome, Completion):
             answer = self._redaction.answer
             refusal = None if outcome.refusal is None else answer(outcome.refusal)
@@ -220,6 +227,8 @@ class OpenAIChat:
     def _negotiated(self, fault: Fault, sent_with: Capabilities) -> Fault:
         """Take note of what the endpoint does not take; the fault then asks for the same batch again."""
         parameter = fault.parameter if fault.kind is FaultKind.UNSUPPORTED else None
+        if parameter == "reasoning_effort":
+            return self._effort_refused(fault)
         if parameter is None:
             unexplained = fault.kind is FaultKind.REJECTED and not self._known.proven
             return self._doubting(fault, sent_with) if unexplained else fault
@@ -231,6 +240,14 @@ class OpenAIChat:
                 return msgspec.structs.replace(fault, kind=FaultKind.REJECTED, parameter=None)
             self._known.capabilities = lesser
         return msgspec.structs.replace(fault, kind=FaultKind.UNSUPPORTED, parameter=parameter)
+
+    def _effort_refused(self, fault: Fault) -> Fault:
+        """It is not left out in silence: the model would then think as much as it likes, at the user's cost."""
+        effort = self._endpoint.reasoning_effort
+        if effort is None:
+            return msgspec.structs.replace(fault, kind=FaultKind.REJECTED, parameter=None)
+        message = f"{fault.message}; --reasoning-effort {effort} is not taken here: give another, or leave it out"
+        return msgspec.structs.replace(fault, kind=FaultKind.MODEL, parameter=None, message=message)
 
     def _doubting(self, fault: Fault, sent_with: Capabilities) -> Fault:
         """An unexplained refusal before anything worked: of the format, or of the content?
@@ -281,6 +298,10 @@ class OpenAIChat:
             fields["temperature"] = self._endpoint.temperature
         if self._known.capabilities.response_format is not None and self._schema is not None:
             fields["response_format"] = self._response_format(self._known.capabilities.response_format, exact_items)
+        if self._logprobs and self._known.capabilities.logprobs:
+            fields["logprobs"] = True
+        if self._endpoint.reasoning_effort is not None:
+            fields["reasoning_effort"] = self._endpoint.reasoning_effort
         fields |= self._endpoint.extra_body
         system = msgspec.json.encode({"role": "system", "content": self._system})
         opened = msgspec.json.encode(fields).removesuffix(b"}")
@@ -319,10 +340,11 @@ def _headers(endpoint: Endpoint) -> dict[str, str]:
     return headers
 
 
-def read_completion(body: bytes, *, most: Usage | None = None) -> Completion | Fault:
+def read_completion(body: bytes, *, most: Usage | None = None, tokens: bool = False) -> Completion | Fault:
     """The completion in a reply with status 200, or the fault that it is instead.
 
     :param most: usage above which the endpoint's figures cannot be true.
+    :param tokens: read their probabilities too.
     """
     try:
         document = read_json(body, lenient=True)
@@ -334,8 +356,11 @@ def read_completion(body: bytes, *, most: Usage | None = None) -> Completion | F
         return _not_a_completion(body[:MAX_ERROR_BYTES])
     if not refusal and finish_reason.startswith("content_filter"):
         refusal = "content filter"
-    usage = read_usage(document.get("usage"), most=most)
-    return Completion(text=text, finish_reason=finish_reason, refusal=refusal or None, usage=usage)
+    usage = read_usage(document.get("usage"), most=most, message=message)
+    return Completion(
+        text=text, finish_reason=finish_reason, refusal=refusal or None, usage=usage,
+        tokens=read_tokens(choice.get("logprobs")) if tokens else (),
+    )  # fmt: skip
 
 
 def _reason(word: str) -> str:
@@ -377,25 +402,7 @@ def _not_a_completion(body: bytes, content_type: str = "") -> Fault:
     )
 
 
-def read_usage(usage: Any, *, most: Usage | None = None) -> Usage | None:
-    """Usage as the endpoint states it, or None when it is absent or cannot be true."""
-    if not isinstance(usage, dict):
-        return None
-    details = usage.get("prompt_tokens_details")
-    cached = _tokens(details.get("cached_tokens", 0)) if isinstance(details, dict) else 0
-    prompt, completion = _tokens(usage.get("prompt_tokens")), _tokens(usage.get("completion_tokens"))
-    if not prompt or completion is None:
-        return None
-    if most is not None and (prompt > most.input_tokens or completion > most.output_tokens):
-        return None
-    return Usage(input_tokens=prompt, output_tokens=completion, cached_tokens=min(cached or 0, prompt))
-
-
 def _most_usage(sent: bytes, received: bytes, max_output_tokens: int) -> Usage:
     """The most tokens that a call can have taken: one is a byte or more, and not all of them are shown."""
     most_output = max(max_output_tokens, len(received)) + _HIDDEN_TOKENS
     return Usage(input_tokens=len(sent) + _HIDDEN_TOKENS, output_tokens=most_output)
-
-
-def _tokens(number: Any) -> int | None:
-    return number if type(number) is int and 0 <= number <= _MAX_TOKENS else None

@@ -160,9 +160,15 @@ def read_store(path: str | os.PathLike[str]) -> RunStore:
             return _read(file, "mode=ro")
         except sqlite3.OperationalError as error:
             # In a folder that may not be written to, SQLite cannot make the file by which readers and a writer agree.
-            # Without a log there is no writer to agree with.
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CANTOPEN or _size(Path(f"{file}-wal")):
+            # Without a log there is no writer to agree with. A disk that is mounted so says CANTOPEN, a folder without
+            # the permission READONLY.
+            if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
                 raise
+            if _size(Path(f"{file}-wal")):
+                raise StoreError(
+                    f"the newest answers of {file} are in {file.name}-wal, and cannot be read there: its folder may "
+                    f"not be written to. Copy both into one that may: cp {_beside(file, '', '-wal')} FOLDER"
+                ) from error
             return _read(file, "mode=ro&immutable=1")
 
 

@@ -23,6 +23,7 @@ class CallRow(msgspec.Struct, frozen=True, kw_only=True):
     :ivar unconfirmed_input: expected tokens of an attempt that brought no reply: the endpoint may bill them;
         `unconfirmed_output` is the most that it may have put out. In no other count.
     :ivar purpose: ``ask`` for a label.
+    :ivar reasoning_tokens: of `output_tokens`, those that the model thought with.
     """
 
     id: int
@@ -42,12 +43,15 @@ class CallRow(msgspec.Struct, frozen=True, kw_only=True):
     unconfirmed_input: int = 0
     unconfirmed_output: int = 0
     purpose: str = "ask"
+    reasoning_tokens: int = 0
 
 
 class AnswerRow(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one record: `output` as JSON text, or an error.
 
     :ivar copied: taken over from an identical input instead of being asked for.
+    :ivar confidence: from 0 to 1, by votes or by token probabilities; None where it is not known.
+    :ivar votes: replies that it was chosen from.
     """
 
     key: str
@@ -62,6 +66,8 @@ class AnswerRow(msgspec.Struct, frozen=True, kw_only=True):
     latency_s: float = 0.0
     copied: bool = False
     redo: bool = False
+    confidence: float | None = None
+    votes: int = 1
 
     @property
     def ok(self) -> bool:
@@ -69,10 +75,28 @@ class AnswerRow(msgspec.Struct, frozen=True, kw_only=True):
         return self.error_kind is None
 
 
+class BallotRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One answer to a record that is asked several times and has not ended: `output` as JSON text.
+
+    :ivar round: from 1; a record has one answer in each.
+    :ivar calls: that asked for it until then, in all rounds.
+    """
+
+    key: str
+    digest: bytes
+    round: int
+    output: str
+    calls: tuple[int, ...] = ()
+    batch_size: int = 0
+    form: str = "compact"
+    confidence: float | None = None
+
+
 class Spent(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens that calls took. `cached_tokens` are part of `input_tokens`; unconfirmed ones are in neither.
 
     :ivar unconfirmed_input: of calls that brought no reply and may be billed, as is `unconfirmed_output`, at the most.
+    :ivar reasoning_tokens: of `output_tokens`.
     """
 
     input_tokens: int = 0
@@ -80,6 +104,7 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
     output_tokens: int = 0
     unconfirmed_input: int = 0
     unconfirmed_output: int = 0
+    reasoning_tokens: int = 0
 
 
 class InputRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,10 +128,28 @@ class Duplicate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OutputRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One record of the input beside what became of it; `answer` is None while nothing has."""
+    """One record of the input beside what became of it; `answer` is None while nothing has.
+
+    :ivar second: what the second model of that run says of it; None without one, or while it says nothing.
+    """
 
     record: InputRow
     answer: AnswerRow | None
+    second: AnswerRow | None = None
+
+
+class SecondRun(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of a run that a second model had: records whose answer had a confidence under `below`."""
+
+    settings_id: int
+    below: float
+    first_model: str
+    model: str
+
+    def chosen(self, first: AnswerRow, second: AnswerRow | None) -> tuple[AnswerRow, str]:
+        """The answer that counts, and whose it is."""
+        unsure = first.ok and first.confidence is not None and first.confidence < self.below
+        return (second, self.model) if unsure and second is not None and second.ok else (first, self.first_model)
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,33 +158,40 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     :ivar by_key: key -> its answers, one for each text that the record has had.
     :ivar by_digest: digest -> an ok answer to the same input, whoever asked.
     :ivar damaged: answers that are not what was written; they were thrown away, and their records are to be asked.
+    :ivar ballots: key -> answers of earlier rounds, to whatever text, the first round first.
     """
 
     by_key: dict[str, list[AnswerRow]]
     by_digest: dict[bytes, AnswerRow]
     damaged: int = 0
+    ballots: dict[str, list[BallotRow]] = {}
 
 
 ANSWER_COLUMNS = (
     "key, digest, output, error_kind, error_message, calls, batch_size, form, answered_at, latency_s, copied, redo, "
-    "settings_id, ok, seal"
+    "settings_id, ok, seal, confidence, votes"
 )
+BALLOT_COLUMNS = "settings_id, key, digest, round, output, calls, batch_size, form, confidence, seal"
 INPUT_COLUMNS = "position, line, id, key, digest, error, seal"
 
 
-INSERT_CALL = f"INSERT INTO calls VALUES ({', '.join('?' * 18)})"
+INSERT_CALL = f"INSERT INTO calls VALUES ({', '.join('?' * 19)})"
 INSERT_KILLED = INSERT_CALL.replace("INSERT INTO", "INSERT OR IGNORE INTO")
 """A request that was in flight at a crash; one whose outcome was stored is known better."""
 
 INSERT_ANSWER = f"""
-INSERT INTO answers VALUES ({", ".join("?" * 16)})
+INSERT INTO answers VALUES ({", ".join("?" * 18)})
 ON CONFLICT (settings_id, key, digest) DO UPDATE SET
     ok = excluded.ok, output = excluded.output, error_kind = excluded.error_kind,
     error_message = excluded.error_message, calls = excluded.calls, batch_size = excluded.batch_size,
     form = excluded.form, run_id = excluded.run_id, answered_at = excluded.answered_at,
-    latency_s = excluded.latency_s, copied = excluded.copied, redo = 0, seal = excluded.seal
+    latency_s = excluded.latency_s, copied = excluded.copied, redo = 0, seal = excluded.seal,
+    confidence = excluded.confidence, votes = excluded.votes
 WHERE excluded.ok = 1 OR answers.ok = 0
 """
+
+
+INSERT_BALLOT = f"INSERT OR REPLACE INTO ballots VALUES ({', '.join('?' * 10)})"
 
 
 def call_values(run_id: int, call: CallRow) -> tuple[Any, ...]:
@@ -151,6 +201,7 @@ def call_values(run_id: int, call: CallRow) -> tuple[Any, ...]:
         call.id, run_id, call.sent_at, call.latency_s, call.size, call.accepted, call.status, call.outcome,
         call.finish_reason, call.input_tokens, call.cached_tokens, call.output_tokens, int(call.estimated),
         call.message and _whole(call.message), raw, call.unconfirmed_input, call.unconfirmed_output, call.purpose,
+        call.reasoning_tokens,
     )  # fmt: skip
 
 
@@ -161,12 +212,50 @@ def answer_values(run_id: int, settings_id: int, answer: AnswerRow) -> tuple[Any
     ok, copied = int(answer.ok), int(answer.copied)
     sealed = (
         settings_id, answer.key, answer.digest, ok, answer.output, answer.error_kind, message, calls,
-        answer.batch_size, answer.form, copied,
+        answer.batch_size, answer.form, copied, *_beyond_one(answer.confidence, answer.votes),
     )  # fmt: skip
     return (
         settings_id, answer.key, answer.digest, ok, answer.output, answer.error_kind, message, calls,
         answer.batch_size, answer.form, run_id, answer.answered_at, answer.latency_s, copied, 0, seal(sealed),
+        answer.confidence, answer.votes,
     )  # fmt: skip
+
+
+def _beyond_one(confidence: float | None, votes: int) -> tuple[float | None, int] | tuple[()]:
+    """What the seal of an answer holds of its votes: nothing where there is one and no more is known, as before
+    format 4."""
+    return () if confidence is None and votes == 1 else (confidence, votes)
+
+
+def ballot_values(settings_id: int, ballot: BallotRow) -> tuple[Any, ...]:
+    """A ballot as a row of its table."""
+    calls = msgspec.json.encode(ballot.calls).decode()
+    values = (
+        settings_id, ballot.key, ballot.digest, ballot.round, ballot.output, calls, ballot.batch_size, ballot.form,
+        ballot.confidence,
+    )  # fmt: skip
+    return (*values, seal(values))
+
+
+def read_ballot(row: Sequence[Any]) -> BallotRow:
+    """The ballot in a row of `BALLOT_COLUMNS`.
+
+    :raises StoreError: it is not what was written.
+    """
+    *values, sealed = row
+    if seal(values) != sealed:
+        raise Damaged("a stored vote is damaged: it is not what was written")
+    _, key, digest, number, output, calls, size, form, confidence = values
+    return BallotRow(
+        key=key,
+        digest=digest,
+        round=number,
+        output=output,
+        calls=msgspec.json.decode(calls, type=tuple[int, ...]),
+        batch_size=size,
+        form=form,
+        confidence=confidence,
+    )
 
 
 def input_values(run_id: int, row: InputRow) -> tuple[Any, ...]:
@@ -199,8 +288,12 @@ def read_answer(row: Sequence[Any]) -> AnswerRow:
 
     :raises StoreError: it is not what was written.
     """
-    key, digest, output, kind, message, calls, size, form, answered_at, latency_s, copied, redo, of, ok, sealed = row
-    if seal((of, key, digest, ok, output, kind, message, calls, size, form, copied)) != sealed:
+    (
+        key, digest, output, kind, message, calls, size, form, answered_at, latency_s, copied, redo, of, ok, sealed,
+        confidence, votes,
+    ) = row  # fmt: skip
+    values = (of, key, digest, ok, output, kind, message, calls, size, form, copied, *_beyond_one(confidence, votes))
+    if seal(values) != sealed:
         raise Damaged(
             f"the stored answer to the record {key} is damaged: it is not what was written. Run the same "
             "`annotate run` again, which asks for it anew"
@@ -218,6 +311,8 @@ def read_answer(row: Sequence[Any]) -> AnswerRow:
         latency_s=latency_s,
         copied=bool(copied),
         redo=bool(redo),
+        confidence=confidence,
+        votes=votes,
     )
 
 

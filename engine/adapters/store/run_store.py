@@ -18,21 +18,27 @@ from engine.adapters.store.holder import Hold
 from engine.adapters.store.in_flight import InFlightFile, SentRow
 from engine.adapters.store.rows import (
     ANSWER_COLUMNS,
+    BALLOT_COLUMNS,
     INPUT_COLUMNS,
     INSERT_ANSWER,
+    INSERT_BALLOT,
     INSERT_CALL,
     AnswerRow,
+    BallotRow,
     CallRow,
     Duplicate,
     Found,
     InputRow,
     OutputRow,
+    SecondRun,
     Spent,
     answer_values,
+    ballot_values,
     call_values,
     input_values,
     is_readable_task,
     read_answer,
+    read_ballot,
     read_input,
 )
 from engine.adapters.store.schema import check_whole
@@ -57,6 +63,7 @@ class RunStore:
         self._files = () if hold is None or path is None else (path.resolve(), Path(f"{path.resolve()}-wal"))
         self._in_flight = in_flight
         self._guard = threading.Lock()
+        self._has_ballots: bool | None = None  # not known yet
 
     def __repr__(self) -> str:
         return f"RunStore({str(self.path) if self.path else 'temporary'!r})"
@@ -95,6 +102,7 @@ class RunStore:
             row = db.execute(
                 f"SELECT id, {_ANSWERED}, task FROM settings s WHERE task_key = ? AND model = ?", (task_key, model)
             ).fetchone()
+            row = row or _under_a_damaged_key(db, task_key, model, task)
             # A run that answered nothing (a wrong key, a typo) binds nobody.
             others = db.execute(f"SELECT task_key, model FROM settings s WHERE {_ANSWERED}").fetchall()
             if others and not allow_change and not (row and row[1]):
@@ -108,12 +116,18 @@ class RunStore:
             )
             return int(cursor.lastrowid or 0)
 
-    def begin_run(self, *, settings_id: int, started_at: float, config: str) -> int:
-        """Note a new run."""
+    def begin_run(
+        self, *, settings_id: int, started_at: float, config: str, first_run: int | None = None,
+        below: float | None = None,
+    ) -> int:  # fmt: skip
+        """Note a new run.
+
+        :param first_run: the run whose answers with a confidence under `below` this one gives anew.
+        """
         with self._transaction() as db:
             cursor = db.execute(
-                "INSERT INTO runs (settings_id, started_at, config) VALUES (?, ?, ?)",
-                (settings_id, started_at, config),
+                "INSERT INTO runs (settings_id, started_at, config, first_run, below) VALUES (?, ?, ?, ?, ?)",
+                (settings_id, started_at, config, first_run, below),
             )
             return int(cursor.lastrowid or 0)
 
@@ -126,7 +140,7 @@ class RunStore:
         """Take back a run whose input turned out to be unusable, before anything was asked."""
         with self._transaction() as db:
             db.execute("DELETE FROM inputs WHERE run_id = ?", (run_id,))
-            db.execute("DELETE FROM runs WHERE id = ?", (run_id,))
+            db.execute("DELETE FROM runs WHERE id = ?1 OR first_run = ?1", (run_id,))
 
     def end_run(self, run_id: int, *, ended_at: float, status: str) -> None:
         """Note how a run ended."""
@@ -207,22 +221,47 @@ class RunStore:
                     by_digest[digest] = answer
         if broken:
             self._throw_away(broken)
-        return Found(by_key=by_key, by_digest=by_digest, damaged=len(broken))
+        ballots = self._ballots(settings_id, keys) if self._may_have_ballots() else {}
+        return Found(by_key=by_key, by_digest=by_digest, damaged=len(broken), ballots=ballots)
+
+    def _may_have_ballots(self) -> bool:
+        """Whether records have ever been asked several times here; a store of plain runs pays nothing for it."""
+        if self._has_ballots is None:
+            self._has_ballots = bool(self.query("SELECT 1 FROM ballots LIMIT 1"))
+        return self._has_ballots
+
+    def _ballots(self, settings_id: int, keys: Sequence[str]) -> dict[str, list[BallotRow]]:
+        """Answers of earlier rounds. One that is damaged counts for nothing: its round is asked again."""
+        by_key: dict[str, list[BallotRow]] = {}
+        sql = f"SELECT {BALLOT_COLUMNS} FROM ballots WHERE settings_id = ? AND key IN ({_marks(keys)}) ORDER BY round"
+        for row in self.query(sql, (settings_id, *keys)):
+            with contextlib.suppress(Damaged):
+                ballot = read_ballot(row)
+                by_key.setdefault(ballot.key, []).append(ballot)
+        return by_key
 
     def _throw_away(self, keys: Sequence[tuple[Any, ...]]) -> None:
         """Damaged answers: they say nothing, and would stand in the way of new ones."""
         with self._transaction() as db:
             db.executemany("DELETE FROM answers WHERE settings_id = ? AND key = ? AND digest = ?", keys)
 
-    def write(self, run_id: int, settings_id: int, calls: Sequence[CallRow], answers: Sequence[AnswerRow]) -> None:
+    def write(
+        self, run_id: int, settings_id: int, calls: Sequence[CallRow], answers: Sequence[AnswerRow],
+        ballots: Sequence[BallotRow] = (),
+    ) -> None:  # fmt: skip
         """Store calls and what they settled, in one durable transaction.
 
-        An ok answer replaces what was there; a failure never replaces an ok answer.
+        An ok answer replaces what was there; a failure never replaces an ok answer. Either ends its record's votes.
         """
         self._check_there()
+        if ballots:
+            self._has_ballots = True
+        ended = [(settings_id, row.key, row.digest) for row in answers] if self._may_have_ballots() else ()
         with self._transaction() as db:
             db.executemany(INSERT_CALL, [call_values(run_id, call) for call in calls])
+            db.executemany(INSERT_BALLOT, [ballot_values(settings_id, ballot) for ballot in ballots])
             db.executemany(INSERT_ANSWER, [answer_values(run_id, settings_id, answer) for answer in answers])
+            db.executemany("DELETE FROM ballots WHERE settings_id = ? AND key = ? AND digest = ?", ended)
 
     def _check_there(self) -> None:
         """A file that was removed goes on taking answers until it is closed, and then they are nowhere."""
@@ -277,19 +316,38 @@ class RunStore:
 
     # -- reading -----------------------------------------------------------------------------------------------
 
-    def outputs(self, run_id: int, settings_id: int) -> Iterator[OutputRow]:
-        """Every record of the run's input in order, beside its answer."""
-        columns = ", ".join([*_of("i", INPUT_COLUMNS), *_of("a", ANSWER_COLUMNS)])
+    def outputs(self, run_id: int, settings_id: int, *, second: SecondRun | None = None) -> Iterator[OutputRow]:
+        """Every record of the run's input in order, beside its answer, and that of the second model."""
+        of_second = () if second is None else _of("b", ANSWER_COLUMNS)
+        columns = ", ".join([*_of("i", INPUT_COLUMNS), *_of("a", ANSWER_COLUMNS), *of_second])
         sql = (
             f"SELECT {columns} FROM inputs i "
-            "LEFT JOIN answers a ON a.settings_id = ? AND a.key = i.key AND a.digest = i.digest "
-            "WHERE i.run_id = ? ORDER BY i.position"
+            "LEFT JOIN answers a ON a.settings_id = ?2 AND a.key = i.key AND a.digest = i.digest "
+            "LEFT JOIN answers b ON b.settings_id = ?3 AND b.key = i.key AND b.digest = i.digest "
+            "WHERE i.run_id = ?1 ORDER BY i.position"
         )
         split = INPUT_COLUMNS.count(",") + 1
+        end = split + ANSWER_COLUMNS.count(",") + 1
         with translated(self.path):
-            for row in self._db.execute(sql, (settings_id, run_id)):
-                answer = None if row[split] is None else read_answer(row[split:])
-                yield OutputRow(record=read_input(row[:split]), answer=answer)
+            for row in self._db.execute(sql, (run_id, settings_id, second.settings_id if second else None)):
+                yield OutputRow(
+                    record=read_input(row[:split]),
+                    answer=None if row[split] is None else read_answer(row[split:end]),
+                    second=None if second is None or row[end] is None else read_answer(row[end:]),
+                )
+
+    def second_run(self, run_id: int) -> SecondRun | None:
+        """What a second model had of a run; None where none was asked."""
+        rows = self.query(
+            "SELECT b.settings_id, b.below, s.model, t.model FROM runs b JOIN runs a ON a.id = b.first_run "
+            "JOIN settings s ON s.id = a.settings_id JOIN settings t ON t.id = b.settings_id "
+            "WHERE b.first_run = ? ORDER BY b.id DESC LIMIT 1",
+            (run_id,),
+        )
+        if not rows:
+            return None
+        settings_id, below, first_model, model = rows[0]
+        return SecondRun(settings_id=settings_id, below=below, first_model=first_model, model=model)
 
     def check_whole(self) -> None:
         """Look whether every page of the file is where it should be; half a second for a million records.
@@ -331,6 +389,21 @@ def _removed(gone: Path, store: Path, log: Path) -> str:
 
 _ANSWERED = "EXISTS (SELECT 1 FROM answers a WHERE a.settings_id = s.id)"
 _INSERT_INPUT = "INSERT INTO inputs VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+
+
+def _under_a_damaged_key(db: sqlite3.Connection, task_key: str, model: str, task: str) -> Any:
+    """The row of this very task, word for word, under a key that is not its own: the key is put right.
+
+    Keys are no part of a seal. Unmended, it would be another task's: refused, or paid for once more.
+    """
+    if not is_readable_task(task):
+        return None
+    row = db.execute(
+        f"SELECT id, {_ANSWERED}, task FROM settings s WHERE task = ? AND model = ?", (task, model)
+    ).fetchone()
+    if row:
+        db.execute("UPDATE settings SET task_key = ? WHERE id = ?", (task_key, row[0]))
+    return row
 
 
 def _note_duplicate(db: sqlite3.Connection, run_id: int, row: InputRow) -> Duplicate:

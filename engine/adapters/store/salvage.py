@@ -15,7 +15,14 @@ from typing import Any
 import msgspec
 
 from engine.adapters.store.opening import open_store
-from engine.adapters.store.rows import ANSWER_COLUMNS, UNREADABLE_TASK, is_readable_task, read_answer
+from engine.adapters.store.rows import (
+    ANSWER_COLUMNS,
+    BALLOT_COLUMNS,
+    UNREADABLE_TASK,
+    is_readable_task,
+    read_answer,
+    read_ballot,
+)
 from engine.adapters.store.run_store import RunStore
 from engine.adapters.store.schema import check_readable
 from engine.adapters.store.translate import Broken, Damaged, damaged, translated
@@ -24,7 +31,7 @@ from engine.vocabulary.errors import StoreError
 _KEY = ("settings_id", "key", "digest")
 _COLUMNS = (
     *_KEY, "ok", "output", "error_kind", "error_message", "calls", "batch_size", "form", "run_id", "answered_at",
-    "latency_s", "copied", "redo", "seal",
+    "latency_s", "copied", "redo", "seal", "confidence", "votes",
 )  # fmt: skip
 """Of the table of answers, in its own order."""
 
@@ -57,7 +64,7 @@ def salvage(path: str | os.PathLike[str], into: str | os.PathLike[str]) -> Saved
     lies between two such pages, one row at a time, by the keys of the newest input. A file that was cut off is read
     from a copy, beside the new store, that has its old length.
 
-    :raises StoreError: `into` is there already, or nothing can be read; nothing new is left then.
+    :raises StoreError: `into` is there already, or no answer can be saved; nothing new is left then.
     """
     file, new_file = Path(path), Path(into)
     if new_file.exists():
@@ -70,7 +77,7 @@ def salvage(path: str | os.PathLike[str], into: str | os.PathLike[str]) -> Saved
             tasks = list(settings.rows(_read(old, "SELECT * FROM settings", ["id"])))
             if not tasks:
                 raise damaged(file, "of which task its answers are cannot be read any more, so they cannot be used")
-            return _saved(old, new_file, tasks, settings)
+            return _saved(file, old, new_file, tasks, settings)
     except Broken as error:  # its remedy is this very command
         raise StoreError(
             f"nothing of the run store {file} can be saved ({error.what}); it was left as it is. Put a copy of it "
@@ -78,7 +85,7 @@ def salvage(path: str | os.PathLike[str], into: str | os.PathLike[str]) -> Saved
         ) from error
 
 
-def _saved(old: sqlite3.Connection, into: Path, tasks: list[Any], settings: _Checked) -> Saved:
+def _saved(file: Path, old: sqlite3.Connection, into: Path, tasks: list[Any], settings: _Checked) -> Saved:
     runs = _Checked(_run)
     try:
         with contextlib.closing(open_store(into)) as new:
@@ -87,6 +94,9 @@ def _saved(old: sqlite3.Connection, into: Path, tasks: list[Any], settings: _Che
                 new.put_back("runs", some)
             calls = sum(new.put_back("calls", some) for some in _some(_read(old, "SELECT * FROM calls", ["id"])))
             answers, broken = _answers(old, new)
+            ballots = sum(new.put_back("ballots", some) for some in _some(_ballots(old)))
+        if not (answers or ballots):  # an empty store would be taken for a remedy, and the damaged one thrown away
+            raise damaged(file, "none of its answers can be read as it was written")
     except BaseException:
         for suffix in ("", "-wal", "-shm", ".in-flight"):  # half a store would stand in the way of the next try
             Path(f"{into}{suffix}").unlink(missing_ok=True)
@@ -145,7 +155,7 @@ def _setting(row: Sequence[Any]) -> Sequence[Any] | None:
 
 
 def _run(row: Sequence[Any]) -> Sequence[Any] | None:
-    id_, settings_id, started_at, ended_at, status, config = row
+    id_, settings_id, started_at, ended_at, status, config, first_run, below = row
     if not (isinstance(id_, int) and isinstance(settings_id, int)):
         return None
     return (
@@ -155,6 +165,8 @@ def _run(row: Sequence[Any]) -> Sequence[Any] | None:
         ended_at if isinstance(ended_at, float | int | None) else None,
         status if isinstance(status, str | None) else "killed",
         config if _is_note(config) else "{}",
+        first_run if isinstance(first_run, int | None) else None,
+        below if isinstance(below, float | None) else None,
     )
 
 
@@ -204,6 +216,16 @@ def _answers(old: sqlite3.Connection, new: RunStore) -> tuple[int, int]:
                 yield row
 
     return sum(new.put_back("answers", some) for some in _some(whole())), len(broken)
+
+
+def _ballots(old: sqlite3.Connection) -> Iterator[Any]:
+    """Votes on records that have not ended, as far as they can be read and are what was written."""
+    ask = f"SELECT {BALLOT_COLUMNS} FROM ballots"
+    with contextlib.suppress(*_UNREADABLE):
+        for row in _read(old, ask, (*_KEY, "round")):
+            with contextlib.suppress(Damaged):
+                read_ballot(row)
+                yield row
 
 
 def _some(rows: Iterator[Any]) -> Iterator[list[Any]]:

@@ -9,7 +9,7 @@ from engine.adapters.store.seals import seal
 from engine.adapters.store.translate import NOT_OURS, damaged
 from engine.vocabulary.errors import StoreError
 
-VERSION = 3
+VERSION = 4
 APPLICATION_ID = 0x616E6E6F  # "anno"
 
 _SCHEMA = """
@@ -18,7 +18,7 @@ CREATE TABLE settings (
     UNIQUE (task_key, model));
 CREATE TABLE runs (
     id INTEGER PRIMARY KEY, settings_id INTEGER NOT NULL, started_at REAL NOT NULL, ended_at REAL, status TEXT,
-    config TEXT NOT NULL);
+    config TEXT NOT NULL, first_run INTEGER, below REAL);
 -- What the newest run's input holds, in order: duplicates are found, outputs ordered and exports made from it.
 CREATE TABLE inputs (
     run_id INTEGER NOT NULL, position INTEGER NOT NULL, line INTEGER NOT NULL, id TEXT NOT NULL, key TEXT,
@@ -28,7 +28,8 @@ CREATE TABLE answers (
     settings_id INTEGER NOT NULL, key TEXT NOT NULL, digest BLOB NOT NULL, ok INTEGER NOT NULL, output TEXT,
     error_kind TEXT, error_message TEXT, calls TEXT NOT NULL, batch_size INTEGER NOT NULL, form TEXT NOT NULL,
     run_id INTEGER NOT NULL, answered_at REAL NOT NULL, latency_s REAL NOT NULL, copied INTEGER NOT NULL,
-    redo INTEGER NOT NULL DEFAULT 0, seal INTEGER NOT NULL, PRIMARY KEY (settings_id, key, digest)) WITHOUT ROWID;
+    redo INTEGER NOT NULL DEFAULT 0, seal INTEGER NOT NULL, confidence REAL, votes INTEGER NOT NULL DEFAULT 1,
+    PRIMARY KEY (settings_id, key, digest)) WITHOUT ROWID;
 -- Only of answers that may be copied: the first that it gives is one.
 CREATE INDEX answers_digest ON answers (digest, settings_id) WHERE ok = 1 AND redo = 0;
 CREATE TABLE calls (
@@ -37,7 +38,14 @@ CREATE TABLE calls (
     finish_reason TEXT NOT NULL, input_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL,
     output_tokens INTEGER NOT NULL, estimated INTEGER NOT NULL, message TEXT, raw TEXT,
     unconfirmed_input INTEGER NOT NULL DEFAULT 0, unconfirmed_output INTEGER NOT NULL DEFAULT 0,
-    purpose TEXT NOT NULL DEFAULT 'ask');
+    purpose TEXT NOT NULL DEFAULT 'ask', reasoning_tokens INTEGER NOT NULL DEFAULT 0);
+"""
+_BALLOTS = """
+-- Answers of records that are asked several times and have not ended: paid for, so they outlive the process.
+CREATE TABLE ballots (
+    settings_id INTEGER NOT NULL, key TEXT NOT NULL, digest BLOB NOT NULL, round INTEGER NOT NULL, output TEXT NOT NULL,
+    calls TEXT NOT NULL, batch_size INTEGER NOT NULL, form TEXT NOT NULL, confidence REAL, seal INTEGER NOT NULL,
+    PRIMARY KEY (settings_id, key, digest, round)) WITHOUT ROWID;
 """
 
 
@@ -54,15 +62,23 @@ UPDATE answers SET seal = seal_of(
     settings_id, key, digest, ok, output, error_kind, error_message, calls, batch_size, form, copied);
 UPDATE inputs SET seal = seal_of(position, line, id, key, digest, error);
 """,
+    # An answer of one vote and no known confidence has the seal that it had before there were any.
+    3: f"""
+ALTER TABLE runs ADD COLUMN first_run INTEGER;
+ALTER TABLE runs ADD COLUMN below REAL;
+ALTER TABLE answers ADD COLUMN confidence REAL;
+ALTER TABLE answers ADD COLUMN votes INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE calls ADD COLUMN reasoning_tokens INTEGER NOT NULL DEFAULT 0;
+{_BALLOTS}
+""",
 }
 """Version -> what makes the next one of it."""
 
 
 def create(db: sqlite3.Connection) -> None:
     """Make the tables of a new store."""
-    db.executescript(
-        f"BEGIN; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT;"
-    )
+    named = f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};"
+    db.executescript(f"BEGIN; {_SCHEMA} {_BALLOTS} {named} COMMIT;")
 
 
 def bring_up_to_date(db: sqlite3.Connection, file: Path) -> None:

@@ -39,6 +39,7 @@ _SETTINGS = {
     "extra_body": "Extra fields of the request",
     "prices": "Prices, dollars a million tokens",
     "budget_usd": "Budget, dollars",
+    "budget_tokens": "Budget, tokens",
     "requests_per_visit": "Requests a visit, at most",
     "visit_s": "Seconds a visit, at most",
     "quick": "Quick",

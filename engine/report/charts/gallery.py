@@ -10,6 +10,7 @@ import msgspec
 from markupsafe import Markup
 
 from engine.report.charts.control import control_plot
+from engine.report.charts.gold import gold_plot
 from engine.report.charts.latency import latency_plot, waits_plot
 from engine.report.charts.places import positions_plot
 from engine.report.charts.plot import HALF, NARROW, WIDE, LeftOut, Plot, Step
@@ -68,7 +69,8 @@ class Gallery(msgspec.Struct, frozen=True, kw_only=True):
 
 def hang(report: Report) -> Gallery:
     """Draw everything that this run has something to show in."""
-    return gallery_of([plot(report) for plot in PLOTS])
+    plots = PLOTS if report.gold is None else (*PLOTS, gold_plot)
+    return gallery_of([plot(report) for plot in plots])
 
 
 def gallery_of(plots: Sequence[Plot | LeftOut]) -> Gallery:

@@ -21,6 +21,7 @@ COST = "Cost over time"
 _PARTS = {
     "records": ("records (input)", inks.BLUE),
     "answers": ("answers (output)", inks.GREEN),
+    "reasoning": ("reasoning (output)", inks.ORANGE),
     "static": ("static prompt", inks.GREY),
     "cached": ("cached input", inks.TEAL),
     "audits": ("checks of labels", inks.PURPLE),
@@ -40,9 +41,11 @@ def tokens_plot(report: Report) -> Plot | LeftOut:
         _draw_parts(figure, parts)
 
     useful = parts.records + parts.answers
+    thought = f"{words.share(parts.reasoning, total)} reasoning, " if parts.reasoning else ""
     prompt = parts.static + parts.cached
     heading = (
         f"Of {words.short_number(total)} tokens {words.share(useful, total)} were records and their answers, "
+        f"{thought}"
         f"{words.share(prompt, total)} the static prompt and other cached input, "
         f"{words.share(parts.wasted, total)} wasted."
     )

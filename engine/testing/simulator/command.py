@@ -8,7 +8,7 @@ from random import Random
 from typing import Any, TypeVar
 
 from .behaviour import Behaviour, Drift
-from .cache import RULES
+from .cache import RULES, CacheRule
 from .draft import Poison, PoisonRule
 from .endpoint import SimulatedEndpoint
 from .faults import parse_strike_mode
@@ -19,6 +19,7 @@ from .made_up import CHANGES, HOLDS, HOSTED
 from .measured import AGNEWS_COMPACT, QWEN_SERVER
 from .model import ChatModel, Oracle
 from .rates import FaultRates, Rate
+from .reasoning import Reasoning
 from .refusal import LimitsTold, MaxTokensField, Rules, SchemaSupport
 from .reply import Mode, ReplyWriter
 
@@ -59,11 +60,12 @@ class SimulatorConfig:
     :ivar max_concurrency: requests at once; more are answered 429, or wait with `queues`.
     :ivar quota_tokens: tokens that may be billed altogether.
     :ivar output_cap: tokens at which every reply is cut (``finish_reason`` length), whatever `max_tokens` says.
-    :ivar cache: ``openai``, ``exact``, ``off``.
+    :ivar cache: ``openai``, ``exact``, ``off``, or a rule of one's own.
     :ivar schema_support: ``json_schema``, ``json_object``, ``none``.
     :ivar max_tokens_field: ``either``, ``max_tokens``, ``max_completion_tokens``.
     :ivar context_tokens: the context limit.
     :ivar usage: whether replies carry usage.
+    :ivar reasoning: what the model thinks before it answers; None: nothing, and ``reasoning_effort`` is refused.
     :ivar follows_form: whether keyed answers are given when asked for.
     """
 
@@ -96,13 +98,14 @@ class SimulatorConfig:
     queues: bool = False
     quota_tokens: int | None = None
     output_cap: int | None = None
-    cache: str = "openai"
+    cache: str | CacheRule = "openai"
     schema_support: str = "json_schema"
     max_tokens_field: str = "either"
     takes_temperature: bool = True
     context_tokens: int | None = None
     usage: bool = True
     follows_form: bool = True
+    reasoning: Reasoning | None = None
     api_key: str | None = None
     model: str | None = None
 
@@ -131,7 +134,7 @@ def build_endpoint(config: SimulatorConfig) -> SimulatedEndpoint:
         seed=config.seed,
         rules=_rules(config),
         latency=_latency(config),
-        cache=_named(RULES, config.cache, "cache"),
+        cache=config.cache if isinstance(config.cache, CacheRule) else _named(RULES, config.cache, "cache"),
         limits=RateLimits(
             rpm=config.rpm,
             tpm=config.tpm,
@@ -151,6 +154,7 @@ def build_endpoint(config: SimulatorConfig) -> SimulatedEndpoint:
         output_cap=config.output_cap,
         usage=config.usage,
         follows_form=config.follows_form,
+        reasoning=config.reasoning,
     )
 
 
@@ -170,6 +174,7 @@ def _rules(config: SimulatorConfig) -> Rules:
         limits_told=LimitsTold(config.limits_told),
         takes_temperature=config.takes_temperature,
         refuses_all=config.mode == Mode.ALWAYS_400,
+        efforts=tuple(config.reasoning.efforts) if config.reasoning is not None else (),
     )
 
 

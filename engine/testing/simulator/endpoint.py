@@ -23,6 +23,7 @@ from .ledger import Ledger
 from .limits import RateLimits
 from .model import START, Moment
 from .rates import FaultRates
+from .reasoning import DEFAULT_MOST, Reasoning, thought
 from .refusal import LimitsTold, Refusal, Rules
 from .reply import Asked, Reply, ReplyWriter
 from .reply_shape import STARTS, ReplyShape, shape_of_format, shape_of_words
@@ -95,6 +96,7 @@ class SimulatedEndpoint:
     :param schema_faults: the faults of requests with a JSON schema; None: the same.
     :param output_cap: tokens at which every reply is cut, whatever the request allows.
     :param usage: whether replies carry ``usage``.
+    :param reasoning: what the model thinks before it answers; None: nothing.
     :param follows_form: whether the model fills keys besides ``id`` and ``output``; else it answers the compact form.
     """
 
@@ -116,6 +118,7 @@ class SimulatedEndpoint:
         output_cap: int | None = None,
         usage: bool = True,
         follows_form: bool = True,
+        reasoning: Reasoning | None = None,
     ) -> None:
         self.ledger = Ledger()
         self.rules = rules or Rules()
@@ -134,6 +137,8 @@ class SimulatedEndpoint:
         self._output_cap = output_cap
         self._usage = usage
         self._follows_form = follows_form
+        self._reasoning = reasoning
+        self._thoughts = Random(f"{seed} reasoning")
         self._first_at: float | None = None
 
     def begin(self, body: bytes, headers: Mapping[str, str], now: float) -> Plan:
@@ -158,7 +163,7 @@ class SimulatedEndpoint:
             self.ledger.tell(prompt=plan.told.prompt, cached=plan.told.cached, completion=plan.told.completion)
         self._limits.settle(plan.unused_output)
         if plan.prefix:
-            self._cache.learn(plan.prefix)
+            self._cache.learn(plan.prefix, now)
 
     def truth(self, value: Any, *, output_schema: Mapping[str, Any] | None = None) -> Any:
         """The right output of an input, to score answers with.
@@ -239,12 +244,19 @@ class SimulatedEndpoint:
             shape = self._shape_of_prompt(chat)
         if not self._follows_form and shape.keys:
             shape = ReplyShape(output=shape.output, answer=shape.answer, kind=shape.kind)
-        asked = Asked(
-            records=chat.records, line=chat.line, shape=shape, max_tokens=self._most_output(chat), moment=moment
-        )
-        reply = self._writer.write(asked, strikes)
+        most = self._most_output(chat)
+        reasoning = self._reasoned(chat)
+        if most is not None:
+            reasoning = min(reasoning, most)
+        left = None if most is None else most - reasoning
+        if reasoning and (left == 0 or reasoning >= DEFAULT_MOST):
+            reply = Reply("", finish_reason="length")  # it thought up to the limit, and never began to answer
+        else:
+            asked = Asked(records=chat.records, line=chat.line, shape=shape, max_tokens=left, moment=moment)
+            reply = self._writer.write(asked, strikes)
         self.ledger.strikes.update(reply.struck)
-        count = self._bill(chat, reply)
+        count = self._bill(chat, reply, reasoning, now)
+        told = None if self._reasoning is None else self._reasoning.told
         body = wire.completion_body(
             number,
             chat.request.model,
@@ -252,11 +264,19 @@ class SimulatedEndpoint:
             refusal=reply.refusal,
             finish_reason=reply.finish_reason,
             tokens=count if self._usage else None,
+            counts_reasoning=told == "details",
+            thought=thought(reasoning) if told == "text" else None,
         )
         plan = self._sent(number, chat, strikes, body, self._delay_s(count, strikes, now))
         is_told = self._usage and plan.action == "respond" and "bad_envelope" not in strikes.call
         unused = (chat.max_tokens or count.completion) - count.completion
         return replace(plan, unused_output=unused, told=count if is_told else None)
+
+    def _reasoned(self, chat: _Chat) -> int:
+        if self._reasoning is None:
+            return 0
+        tokens = self._reasoning.tokens(len(chat.records), chat.request.reasoning_effort, self._thoughts)
+        return min(tokens, DEFAULT_MOST)
 
     def _most_output(self, chat: _Chat) -> int | None:
         if self._output_cap is None or chat.max_tokens is None:
@@ -269,11 +289,11 @@ class SimulatedEndpoint:
         words = shape_of_words("\n".join(before))
         return replace(words, kind=chat.shape.kind) if words.keys and chat.shape.whole is None else chat.shape
 
-    def _bill(self, chat: _Chat, reply: Reply) -> wire.Tokens:
-        cached = self._cache.cached_tokens(chat.texts[:-1], chat.prefix_tokens)
-        completion = tokens.count(reply.content or reply.refusal or "")
-        self.ledger.bill(prompt=chat.prompt_tokens, cached=cached, completion=completion)
-        return wire.Tokens(chat.prompt_tokens, cached, completion)
+    def _bill(self, chat: _Chat, reply: Reply, reasoning: int, now: float) -> wire.Tokens:
+        cached = self._cache.cached_tokens(chat.texts[:-1], chat.prefix_tokens, now)
+        completion = tokens.count(reply.content or reply.refusal or "") + reasoning
+        self.ledger.bill(prompt=chat.prompt_tokens, cached=cached, completion=completion, reasoning=reasoning)
+        return wire.Tokens(chat.prompt_tokens, cached, completion, reasoning)
 
     def _delay_s(self, count: wire.Tokens, strikes: Strikes, now: float) -> float:
         in_flight = self.ledger.in_flight

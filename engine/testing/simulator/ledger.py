@@ -26,6 +26,7 @@ class Ledger:
     :ivar by_status: HTTP status -> requests; a reset or hanging one counts as 0.
     :ivar strikes: fault -> how often it left a mark (once a record struck for faults of records).
     :ivar prompt_tokens: billed, cached ones included; of replies with status 200 that were sent or begun.
+    :ivar reasoning_tokens: of the completion's, those that the model thought with.
     :ivar broken_off: replies with status 200 that did not go out whole, or whose client had left.
     :ivar told_prompt: of `prompt_tokens`, those that a reply stated which went out whole; `told_cached` and
         `told_completion` likewise. A client can know no more.
@@ -41,7 +42,7 @@ class Ledger:
         self.by_status: Counter[int] = Counter()
         self.strikes: Counter[str] = Counter()
         self.sends: Counter[int] = Counter()
-        self.prompt_tokens = self.cached_tokens = self.completion_tokens = 0
+        self.prompt_tokens = self.cached_tokens = self.completion_tokens = self.reasoning_tokens = 0
         self.broken_off = 0
         self.told_prompt = self.told_cached = self.told_completion = 0
         self.in_flight = self.peak_in_flight = 0
@@ -92,11 +93,12 @@ class Ledger:
             counts.append(sends[key])
         return counts
 
-    def bill(self, *, prompt: int, cached: int, completion: int) -> None:
+    def bill(self, *, prompt: int, cached: int, completion: int, reasoning: int = 0) -> None:
         """Tokens of one reply."""
         self.prompt_tokens += prompt
         self.cached_tokens += cached
         self.completion_tokens += completion
+        self.reasoning_tokens += reasoning
 
     def answer(self, number: int, *, status: int, delay_s: float) -> None:
         """What a request will get."""
@@ -155,6 +157,7 @@ class Ledger:
                 "prompt": self.prompt_tokens,
                 "cached": self.cached_tokens,
                 "completion": self.completion_tokens,
+                "reasoning": self.reasoning_tokens,
             },
             "charged_tokens": self.admitted_tokens,
             "most_in_a_minute": self._most_in(60.0),

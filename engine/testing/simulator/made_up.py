@@ -6,6 +6,7 @@ from .behaviour import BatchBehaviour, CopyTable, Drift, Redraw
 from .latency import LinearLatency, load_row
 from .ledger import Prices
 from .rates import Rate, cliff, logistic
+from .reasoning import Reasoning
 
 HOSTED = LinearLatency((load_row(1, 350.0, 0.02, 8.0, 0.25),))
 """A hosted service that does not feel our load."""
@@ -40,6 +41,9 @@ CLIFF_AT_16: dict[str, Rate] = {"babble": cliff(17)}
 
 FAILS_SMOOTHLY: dict[str, Rate] = {"drop": logistic(-7.0, 1.2), "trailing_comma": logistic(-8.0, 1.3)}
 """A result is left out in .1 % of the cases at B=1, 3 % at 8, 10 % at 16, 27 % at 32; and whole replies break."""
+
+REASONS = Reasoning(call_tokens=400.0, record_tokens=20.0, variation=0.4)
+"""Thinks for 400 tokens a request and 20 a record: a batch of ten takes 600 in place of 4,200."""
 
 HOSTED_PRICES = Prices(input_usd=0.15, cached_usd=0.075, output_usd=0.60)
 CHEAP_CACHE_PRICES = Prices(input_usd=0.15, cached_usd=0.015, output_usd=0.60)

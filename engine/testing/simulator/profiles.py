@@ -131,6 +131,7 @@ _ALL = (
         made_up.CHEAP_CACHE_PRICES,
         cache="exact",
     ),
+    _made_up("reasons", "thinks before it answers: 400 tokens a request and 20 a record", reasoning=made_up.REASONS),
     _made_up("output-capped", "no reply is longer than 256 tokens", output_cap=256),
     _made_up(
         "hosted-requests-bound",

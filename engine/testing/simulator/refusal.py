@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -48,6 +48,7 @@ class Rules:
     :ivar takes_temperature: whether a temperature other than 1 is accepted.
     :ivar limits_told: what it says of its rate limits.
     :ivar refuses_all: every request is answered 400.
+    :ivar efforts: the values of ``reasoning_effort`` that it takes; none: it does not know the parameter.
     """
 
     model: str | None = None
@@ -58,6 +59,7 @@ class Rules:
     takes_temperature: bool = True
     limits_told: LimitsTold = LimitsTold.HEADERS
     refuses_all: bool = False
+    efforts: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,7 @@ def unacceptable(request: ChatRequest, format_kind: str, rules: Rules) -> Refusa
         return invalid("Streaming is not supported by this endpoint.", param="stream", code="unsupported_value")
     return (
         _wrong_limit_field(request, rules)
+        or _wrong_effort(request, rules)
         or _wrong_temperature(request, rules)
         or _wrong_format(request, format_kind, rules)
     )
@@ -115,6 +118,21 @@ def _wrong_limit_field(request: ChatRequest, rules: Rules) -> Refusal | None:
     if limit is not None and limit < 1:
         return invalid(f"Invalid 'max_tokens': expected a value >= 1, but got {limit} instead.", param="max_tokens")
     return None
+
+
+def _wrong_effort(request: ChatRequest, rules: Rules) -> Refusal | None:
+    effort = request.reasoning_effort
+    if effort is None or effort in rules.efforts:
+        return None
+    if not rules.efforts:
+        return invalid("Unrecognized request argument supplied: reasoning_effort")
+    known = ", ".join(f"'{each}'" for each in rules.efforts)
+    return invalid(
+        f"Unsupported value: 'reasoning_effort' does not support '{effort}' with this model. "
+        f"Supported values are: {known}.",
+        param="reasoning_effort",
+        code="unsupported_value",
+    )
 
 
 def _wrong_temperature(request: ChatRequest, rules: Rules) -> Refusal | None:

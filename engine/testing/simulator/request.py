@@ -37,6 +37,7 @@ class ChatRequest(msgspec.Struct, frozen=True):
     temperature: float | None = None
     response_format: msgspec.Raw = msgspec.Raw(b"null")
     stream: bool | None = None
+    reasoning_effort: str | None = None
 
 
 class _Item(msgspec.Struct, frozen=True, gc=False):

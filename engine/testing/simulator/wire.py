@@ -19,17 +19,23 @@ class _CachedTokens(msgspec.Struct, frozen=True, gc=False):
     cached_tokens: int
 
 
+class _ReasoningTokens(msgspec.Struct, frozen=True, gc=False):
+    reasoning_tokens: int
+
+
 class _Usage(msgspec.Struct, frozen=True, gc=False):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: _CachedTokens
+    completion_tokens_details: _ReasoningTokens | msgspec.UnsetType = msgspec.UNSET
 
 
 class _Answer(msgspec.Struct, frozen=True, gc=False):
     content: str | None
     refusal: str | None
     role: str = "assistant"
+    reasoning_content: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class _Choice(msgspec.Struct, frozen=True, gc=False):
@@ -49,25 +55,32 @@ class _Completion(msgspec.Struct, frozen=True, omit_defaults=False):
 
 
 class Tokens(msgspec.Struct, frozen=True, gc=False):
-    """Tokens of one reply; cached ones are part of the prompt's, as at OpenAI."""
+    """Tokens of one reply; cached ones are part of the prompt's and reasoning of the completion's, as at OpenAI."""
 
     prompt: int
     cached: int
     completion: int
+    reasoning: int = 0
 
 
 def completion_body(
-    number: int, model: str, *, content: str | None, refusal: str | None, finish_reason: str, tokens: Tokens | None
-) -> bytes:
-    """A chat completion; without usage where `tokens` is None."""
-    usage = msgspec.UNSET if tokens is None else _usage(tokens)
-    choice = _Choice(_Answer(content, refusal), finish_reason)
+    number: int, model: str, *, content: str | None, refusal: str | None, finish_reason: str, tokens: Tokens | None,
+    counts_reasoning: bool = False, thought: str | None = None,
+) -> bytes:  # fmt: skip
+    """A chat completion; without usage where `tokens` is None.
+
+    :param counts_reasoning: reasoning tokens stand in the usage; `thought`: their text, beside the message.
+    """
+    usage = msgspec.UNSET if tokens is None else _usage(tokens, counts_reasoning=counts_reasoning)
+    answer = _Answer(content, refusal, reasoning_content=msgspec.UNSET if thought is None else thought)
+    choice = _Choice(answer, finish_reason)
     return encode(_Completion(f"chatcmpl-{number}", model, (choice,), usage))
 
 
-def _usage(tokens: Tokens) -> _Usage:
+def _usage(tokens: Tokens, *, counts_reasoning: bool) -> _Usage:
     total = tokens.prompt + tokens.completion
-    return _Usage(tokens.prompt, tokens.completion, total, _CachedTokens(tokens.cached))
+    reasoning = _ReasoningTokens(tokens.reasoning) if counts_reasoning else msgspec.UNSET
+    return _Usage(tokens.prompt, tokens.completion, total, _CachedTokens(tokens.cached), reasoning)
 
 
 def error_body(message: str, *, kind: str, code: str | None = None, param: str | None = None) -> bytes:

@@ -30,6 +30,7 @@ def render(plan: Plan) -> str:
         worth=sentences.chosen(plan),
         bound=sentences.BOUND,
         limits={words: plan.limits[name] for name, words in _LIMITS.items() if plan.limits.get(name) is not None},
+        thinks=any(each.reasoning_tokens for each in plan.forecasts),
         timed=any(each.time_s is not None for each in plan.forecasts),
         gallery=gallery_of([savings_plot(plan)]),
     )

@@ -22,6 +22,7 @@ def render(tuned: Tuned) -> str:
         spending=sentences.spending(tuned),
         dimensions=tuned.dimensions or ["batch_size"],
         value_of=value_of,
+        variable=sentences.variable,
         gallery=gallery_of([front_plot(tuned)]),
         priced=any(row.usd_per_1000 is not None for row in tuned.rows),
     )

@@ -276,3 +276,38 @@ def test_places_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(ConfigError, match="not writable"):
         check_output_path(str(tmp_path / "o.jsonl"))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "parquet"])
+def test_confidence_and_model_are_the_last_columns_where_any_row_has_them(tmp_path: Path, suffix: str) -> None:
+    """A field of the task that has such a name makes way, and only then."""
+    sure = OutputRow(id=1, output={"confidence": "high", "topic": "x"}, confidence=0.5, model="m")
+    failed = OutputRow(id=2, error=RecordError(kind="reply", message="no answer"))
+    path = tmp_path / f"out.{suffix}"
+    write_rows(str(path), [sure, failed], fields=["confidence", "topic"])
+    names = ["id", "topic", "output.confidence", "error_kind", "error_message", "confidence", "model"]
+    write_rows(str(tmp_path / f"plain.{suffix}"), [OutputRow(id=1, output={"confidence": "high"})])
+    if suffix == "parquet":
+        table = parquet(path)
+        assert sorted(table.schema.names) == sorted(names)
+        assert table.schema.names[-2:] == ["confidence", "model"]
+        assert [(row["confidence"], row["model"]) for row in table.to_pylist()] == [(0.5, "m"), (None, None)]
+        assert parquet(tmp_path / "plain.parquet").schema.names == ["id", "confidence", "error_kind", "error_message"]
+        return
+    mark = "," if suffix == "csv" else "\t"
+    header, first, second = path.read_text().splitlines()
+    assert sorted(header.split(mark)) == sorted(names)
+    assert header.split(mark)[-2:] == ["confidence", "model"]
+    assert first.split(mark)[-2:] == ["0.5", "m"]
+    assert second.split(mark)[-2:] == ["", ""]
+    assert (tmp_path / f"plain.{suffix}").read_text().splitlines()[0].split(mark)[1] == "confidence"
+
+
+def test_jsonl_has_confidence_and_model_only_where_there_are_some(tmp_path: Path) -> None:
+    """The three keys of the contract come first and always; the others where something makes them."""
+    path = tmp_path / "out.jsonl"
+    write_rows(str(path), [OutputRow(id=1, output="x", confidence=0.5, model="m"), OutputRow(id=2, output="x")])
+    assert path.read_text().splitlines() == [
+        '{"id":1,"output":"x","error":null,"confidence":0.5,"model":"m"}',
+        '{"id":2,"output":"x","error":null}',
+    ]

@@ -1,0 +1,180 @@
+"""A second model for records of which the first is unsure, beside the first one's run. See docs/design/votes.md.
+
+Both models have a pipeline. What the first settles with too little confidence goes, as the record that it was read as,
+to the second, and what the second says is given out in its place. Nothing is read twice, so a stream will do; what
+waits is bounded, and a second model that is slower holds the first one back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import anyio
+import msgspec
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+from engine.report.escalation import EscalationLog
+from engine.run.call import Emit
+from engine.run.pipeline import Pipeline
+from engine.run.readers import Prepared, Reader
+from engine.vocabulary.errors import RunStopped, StoreError
+from engine.vocabulary.values import BadRecord, Record, Result
+
+_AHEAD = 64
+
+
+class Second(msgspec.Struct, frozen=True, kw_only=True):
+    """The second model's part of a run.
+
+    :ivar end: notes in the store how it ended.
+    """
+
+    pipeline: Pipeline
+    log: EscalationLog
+    first_model: str
+    end: Callable[[str], Awaitable[None]]
+
+
+OpenSecond = Callable[[], Awaitable[Second]]
+
+
+class EscalatingPipeline(Pipeline):
+    """The pipeline of the first model, with the second behind it."""
+
+    def __init__(self, *args: Any, open_second: OpenSecond, **more: Any) -> None:
+        """As `Pipeline`.
+
+        :param open_second: notes the second model's run in the store; called once, when this one begins.
+        """
+        super().__init__(*args, **more)
+        self._open_second = open_second
+        self._second: Second | None = None
+        self._records: dict[int, Record] = {}  # by position, of those that the first model has not settled
+        self._unsure: dict[int, Result] = {}  # the first model's, of those that are with the second
+        self._handed_over: MemoryObjectSendStream[Record] | None = None
+
+    async def run(self, reader: Reader, emit: Emit) -> None:
+        """As `Pipeline.run`; a reason to stop of either model stops both."""
+        self._emit_to_user = emit
+        try:
+            self._second = second = await self._open_second()
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await reader.close()
+            raise
+        self.counters.escalation = second.log
+        if self._state.stopped is not None:
+            second.pipeline.stop(self._state.stopped)
+        problems: list[BaseException] = []
+        status = "crashed"
+        self._handed_over, received = anyio.create_memory_object_stream[Record](_AHEAD)
+        try:
+            with self._handed_over, received:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._run_second, second, received, problems)
+                    try:
+                        await super().run(reader, self._pass_on)
+                    except Exception as error:  # noqa: BLE001 - raised below, when the second model has ended
+                        problems.insert(0, error)
+                        second.pipeline.stop(error)
+                    self._handed_over.close()
+            for result in list(self._unsure.values()):  # the second was stopped before it had answered them
+                await self._give(result, second.first_model)
+            status = _status(problems[0]) if problems else "done"
+        finally:
+            with anyio.CancelScope(shield=True):
+                await second.end(status)
+        if problems:
+            raise problems[0]
+
+    async def _run_second(
+        self, second: Second, received: MemoryObjectReceiveStream[Record], problems: list[BaseException]
+    ) -> None:
+        try:
+            await second.pipeline.run(_HandOver(received), self._take_back)
+        except Exception as error:  # noqa: BLE001 - raised by `run`
+            problems.append(error)
+            super().stop(error)
+        finally:
+            received.close()  # whoever wants to hand over more gives its first answer out
+
+    def stop(self, reason: BaseException) -> None:
+        """Send nothing more, of either model."""
+        super().stop(reason)
+        if self._second is not None:
+            self._second.pipeline.stop(reason)
+
+    # -- from the first to the second ------------------------------------------------------------------------------
+
+    async def _take_in(self, chunk: Sequence[Record | BadRecord]) -> None:
+        self._records |= {record.position: record for record in chunk if isinstance(record, Record)}
+        await super()._take_in(chunk)
+
+    async def _pass_on(self, result: Result) -> None:
+        """A result of the first model: give it out, or ask the second."""
+        record = self._records.pop(result.position, None)
+        second = self._second
+        if second is None or self._handed_over is None or record is None or not result.ok:
+            await self._emit_to_user(result)
+            return
+        second.log.unknown += result.confidence is None
+        if not is_unsure(result.confidence, second.log.below):
+            await self._give(result, second.first_model)
+            return
+        self._unsure[result.position] = result
+        second.log.records += 1
+        # Of a corpus of unknown length the guard of labels would take it for large, and pay for audits of a dear model.
+        second.pipeline.counters.records_total = second.log.records
+        try:
+            await self._handed_over.send(record)
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):  # it was stopped; `run` gives it out
+            second.log.records -= 1
+
+    async def _take_back(self, result: Result) -> None:
+        """A result of the second model; where it failed, the first one's stands."""
+        first = self._unsure.pop(result.position, None)
+        second = self._second
+        if first is None or second is None:
+            return
+        if not result.ok:
+            await self._give(first, second.first_model)
+            return
+        second.log.answered += 1
+        second.log.changed += result.output != first.output
+        await self._give(result, second.log.model)
+
+    async def _give(self, result: Result, model: str) -> None:
+        await self._emit_to_user(msgspec.structs.replace(result, model=model))
+
+
+def is_unsure(confidence: float | None, below: float) -> bool:
+    """Whether an answer goes to the second model. One of unknown confidence, from a run without votes, does not."""
+    return confidence is not None and confidence < below
+
+
+class _HandOver:
+    """Reads what the first model is unsure of; the end of the input is the end of its run."""
+
+    def __init__(self, receive: MemoryObjectReceiveStream[Record]) -> None:
+        self._receive = receive
+
+    async def read(self, most: int) -> list[Prepared]:
+        """At least one record, and at most so many."""
+        taken: list[Prepared] = []
+        with contextlib.suppress(anyio.EndOfStream, anyio.ClosedResourceError, anyio.WouldBlock):
+            taken.append(await self._receive.receive())
+            while len(taken) < most:
+                taken.append(self._receive.receive_nowait())
+        return taken
+
+    async def close(self) -> None:
+        """Take no more."""
+        self._receive.close()
+
+
+def _status(error: BaseException) -> str:
+    if isinstance(error, StoreError):
+        return "store"
+    return error.kind if isinstance(error, RunStopped) else "crashed"
