@@ -8,7 +8,8 @@ Without --base-url: the embedded model. ``--data`` takes a labelled public set a
 positive_examples, Instances with input and output); the examples come first from the task, then from records that are
 measured nowhere. The whole grid is asked, and no setting is dropped: `annotate tune` is for choosing. Settings take
 turns, a quarter of the records at a time and in a new order each time. Answers are kept under --work; the same command
-goes on where it was. No valid answer counts as a wrong one; a record is asked for once more by itself before that.
+goes on where it was. No valid answer counts as a wrong one; a record is asked for once more by itself before that. A
+setting whose replies make no sense is stopped by the run's own brake, as everywhere: its other records count as wrong.
 
 The rule for the choice: of the settings whose accuracy is shown to be no more than --margin below that of the best
 one with one input a call (paired, 95 % one-sided, Agresti and Min 2005), the one with the fewest weighted tokens
@@ -56,6 +57,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     use: Use
     answers: list[Any]
     seconds: float
+    stopped: str | None
 
     @property
     def weighted(self) -> float:
@@ -94,7 +96,7 @@ async def _measure(
                 seconds[k] += time.monotonic() - since
                 print(f"{turn}/{_ROUNDS} {trials[k].setting}: {seconds[k]:.0f} s", file=sys.stderr, flush=True)
         measured = [
-            Measured(setting=trial.setting, use=trial.use(), answers=given, seconds=took)
+            Measured(setting=trial.setting, use=trial.use(), answers=given, seconds=took, stopped=trial.broken)
             for trial, given, took in zip(trials, answers, seconds, strict=True)
         ]
         return measured, means.model
@@ -212,7 +214,7 @@ def _document(
                 "within_margin": k == best or difference.low(_Z) > -options.margin,
                 "input_per_record": one.use.input / len(gold), "cached_per_record": one.use.cached / len(gold),
                 "output_per_record": one.use.output / len(gold),
-                "input_saved": 1 - one.use.input / measured[alike].use.input,
+                "input_saved": _saved(one, measured[alike]), "stopped": one.stopped,
                 "weighted_tokens_per_record": one.weighted / len(gold),
                 "requests": one.use.requests, "malformed": one.use.malformed, "latency_s": one.use.latency_s,
                 "records_per_s": len(gold) / one.seconds if one.seconds > 0 else None, "pareto": front[k],
@@ -229,6 +231,11 @@ def _document(
         "input_saved_at_choice": 1 - measured[chosen].use.input / measured[best].use.input,
         "measured_at": time.strftime("%Y-%m-%d", time.gmtime()), "versions": versions(),
     }  # fmt: skip
+
+
+def _saved(one: Measured, other: Measured) -> float | None:
+    """Share of the input; none where one of the two was stopped, and asked for a part of the records only."""
+    return None if one.stopped or other.stopped else 1 - one.use.input / other.use.input
 
 
 def _but_size(setting: Setting) -> Setting:
@@ -258,9 +265,13 @@ def _show(document: Mapping[str, Any]) -> None:
             f"{row['accuracy']:.3f} [{row['low']:.3f} {row['high']:.3f}] {row['macro_f1']:.3f} {row['valid']:.3f}  "
             f"{against['mean']:+.3f} [{against['low']:+.3f} {against['high']:+.3f}] "
             f"{row['input_per_record']:>7.1f} {row['cached_per_record']:>6.1f} {row['output_per_record']:>6.1f} "
-            f"{row['input_saved']:>5.0%} {row['malformed']:>4}/{row['requests']:<4} {row['latency_s'] or 0:.2f} {mark}"
+            f"{_share(row['input_saved'])} {row['malformed']:>4}/{row['requests']:<4} {row['latency_s'] or 0:.1f}{mark}"
         )
     print(f"* on the Pareto front; < chosen; input saved against the best B=1: {document['input_saved_at_choice']:.0%}")
+
+
+def _share(value: float | None) -> str:
+    return "    -" if value is None else f"{value:>5.0%}"
 
 
 def _options() -> argparse.Namespace:

@@ -39,7 +39,7 @@ from benchmarks.common import versions, write_json
 from benchmarks.soak_census import census, open_files, resident_mib, tasks
 from engine import Endpoint, Engine, RunConfig, Task
 from engine.report.metrics import Counters
-from engine.run.session import ResultStream
+from engine.run.result_stream import ResultStream
 from engine.testing import virtual_time
 from engine.testing.simulator.behaviour import Drift
 from engine.testing.simulator.command import SimulatorConfig, build_endpoint

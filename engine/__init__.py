@@ -8,8 +8,8 @@ What comes back: `Result`, `RecordError`, `Counters`. What goes wrong: `EngineEr
 """
 
 from engine.report.metrics import Counters as Counters
+from engine.run.result_stream import ResultStream as ResultStream
 from engine.run.session import Engine as Engine
-from engine.run.session import ResultStream as ResultStream
 from engine.run.session import annotate_sync as annotate_sync
 from engine.run.tasks import load_task as load_task
 from engine.vocabulary.config import Endpoint as Endpoint

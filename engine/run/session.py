@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sized
+from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sized
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any
@@ -22,8 +22,10 @@ from engine.run.compose import Run, Workbench, open_workbench, task_key
 from engine.run.frames import frame_rows, is_frame
 from engine.run.intake import Inputs
 from engine.run.journal import RunSync, at_once, in_thread
+from engine.run.live import Live
 from engine.run.pipeline import Pipeline
 from engine.run.readers import AsyncReader, InlineReader, Reader, ThreadReader
+from engine.run.result_stream import Feed, ResultStream
 from engine.run.traffic import Traffic
 from engine.vocabulary.config import Endpoint, RunConfig
 from engine.vocabulary.errors import ConfigError, EngineError, RunStopped, StoreError
@@ -37,128 +39,6 @@ RecordLike = Mapping[str, Any] | str
 Records = Iterable[RecordLike] | AsyncIterable[RecordLike]
 
 _TEXT_FIELD = "text"
-
-
-class ResultStream(AsyncIterator[Result]):
-    """Results in order of completion. Iterate it, and close it if you leave early (``async with`` does both).
-
-    Leaving early stops the sending. Requests in flight are still answered, and stored where there is a store; a
-    stream that is dropped without being closed stops too, when it is collected.
-    """
-
-    def __init__(self, feed: _Feed) -> None:
-        self._feed = feed
-
-    @property
-    def counters(self) -> Counters:
-        """What has happened so far: records, requests, tokens."""
-        return self._feed.counters
-
-    def __aiter__(self) -> ResultStream:
-        return self
-
-    async def __anext__(self) -> Result:
-        """The next result.
-
-        :raises RunStopped: the run ended before its input; everything answered has been given out.
-        """
-        try:
-            return await self._feed.receive.receive()
-        except (anyio.EndOfStream, anyio.ClosedResourceError):
-            self._feed.receive.close()
-            error, self._feed.error, self._feed.cut = self._feed.error or self._feed.cut, None, None
-            if error is not None:
-                raise error from None
-            raise StopAsyncIteration from None
-
-    async def __aenter__(self) -> ResultStream:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
-    async def aclose(self) -> None:
-        """Stop sending, and wait until the answers in flight are stored."""
-        self._feed.abandon()
-        await self._feed.ended.wait()
-
-    def __del__(self) -> None:
-        self._feed.abandon_from_anywhere()
-
-
-class _Feed:
-    """The far end of a `ResultStream`: what the pipeline's task and the stream share."""
-
-    def __init__(self, counters: Counters) -> None:
-        self.send, self.receive = anyio.create_memory_object_stream[Result](64)
-        self.ended = anyio.Event()
-        self.error: BaseException | None = None
-        self.cut: RunStopped | None = None  # the engine was closed; a stream must not end as if it were whole
-        self.counters = counters
-        self.pipeline: Pipeline | None = None
-        self._loop = asyncio.get_running_loop()
-        self._abandoned = False
-
-    async def emit(self, result: Result) -> None:
-        """Give a result to the consumer; one that is gone has its results in the store."""
-        if not self._abandoned:
-            try:
-                await self.send.send(result)
-            except anyio.BrokenResourceError:
-                self._abandoned = True
-
-    def end(self) -> None:
-        """No more results will come."""
-        self.send.close()
-        self.ended.set()
-
-    def abandon(self, cut: RunStopped | None = None) -> None:
-        """The consumer wants no more, or can have no more."""
-        self.cut = self.cut or cut
-        self._abandoned = True
-        self.receive.close()
-        if self.pipeline is not None:
-            self.pipeline.stop(RunStopped("interrupted", "the results were not wanted any more"))
-
-    def abandon_from_anywhere(self) -> None:
-        """The same from the garbage collector, which may run in any thread and after the loop has ended."""
-        if self.ended.is_set() or self._loop.is_closed():
-            self.receive.close()
-        else:
-            self._loop.call_soon_threadsafe(self.abandon)
-
-    @property
-    def is_abandoned(self) -> bool:
-        """Whether nobody reads any more."""
-        return self._abandoned
-
-
-class _Live:
-    """A pipeline for single records: each is asked with its neighbours and answered to its own caller."""
-
-    def __init__(self, ahead: int) -> None:
-        self.send, self.receive = anyio.create_memory_object_stream[RawRecord](ahead)
-        self.waiting: dict[int, asyncio.Future[Result]] = {}
-        self.count = 0
-        self.error: BaseException | None = None
-
-    async def emit(self, result: Result) -> None:
-        """Answer the caller who waits for this record."""
-        future = self.waiting.pop(result.position, None)
-        if future is not None and not future.done():
-            future.set_result(result)
-
-    def fail(self, error: BaseException | None) -> None:
-        """No more answers will come."""
-        self.error = self.error or error or RunStopped("interrupted", "the engine was closed")
-        self.send.close()
-        self.receive.close()
-        for future in self.waiting.values():
-            if not future.done():
-                future.set_exception(self.error)
-        self.waiting.clear()
 
 
 class Engine:
@@ -207,8 +87,8 @@ class Engine:
         self._stack = AsyncExitStack()
         self._bench: Workbench | None = None
         self._tasks: anyio.abc.TaskGroup | None = None
-        self._feeds: set[_Feed] = set()
-        self._lives: dict[str, _Live] = {}
+        self._feeds: set[Feed] = set()
+        self._lives: dict[str, Live] = {}
         self._live_pipelines: dict[str, Pipeline] = {}
 
     async def __aenter__(self) -> Engine:
@@ -266,13 +146,13 @@ class Engine:
         :return: an async iterator over results, in order of completion.
         """
         tasks, bench = self._opened()
-        feed = _Feed(Counters(records_total=len(records) if isinstance(records, Sized) else None))
+        feed = Feed(Counters(records_total=len(records) if isinstance(records, Sized) else None))
         self._feeds.add(feed)
         tasks.start_soon(self._run_stream, bench, feed, task, records, gold)
         return ResultStream(feed)
 
     async def _run_stream(
-        self, bench: Workbench, feed: _Feed, task: Task, records: Records, gold: Iterable[RecordLike] | None
+        self, bench: Workbench, feed: Feed, task: Task, records: Records, gold: Iterable[RecordLike] | None
     ) -> None:
         run: Run | None = None
         status = "crashed"
@@ -342,15 +222,15 @@ class Engine:
         finally:
             live.waiting.pop(position, None)
 
-    def _live(self, task: Task, tasks: anyio.abc.TaskGroup, bench: Workbench) -> _Live:
+    def _live(self, task: Task, tasks: anyio.abc.TaskGroup, bench: Workbench) -> Live:
         key = task_key(task)
         live = self._lives.get(key)
         if live is None or live.error is not None:
-            live = self._lives[key] = _Live(bench.config.packing.look_ahead)
+            live = self._lives[key] = Live(bench.config.packing.look_ahead)
             tasks.start_soon(self._run_live, bench, live, task)
         return live
 
-    async def _run_live(self, bench: Workbench, live: _Live, task: Task) -> None:
+    async def _run_live(self, bench: Workbench, live: Live, task: Task) -> None:
         run: Run | None = None
         error: BaseException | None = None
         try:

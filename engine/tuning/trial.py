@@ -15,7 +15,8 @@ import msgspec
 
 from engine.adapters.store import read_store
 from engine.decide.pricing import cost_usd
-from engine.run.session import Engine, ResultStream
+from engine.run.result_stream import ResultStream
+from engine.run.session import Engine
 from engine.run.traffic import Traffic
 from engine.tuning.space import Setting
 from engine.vocabulary.config import Endpoint, Limits, Packing, Prices, Quality, Recovery, RunConfig

@@ -436,9 +436,9 @@ def test_a_key_is_found_in_any_mixture_of_escapes(key: str, ways: list[int]) -> 
 )
 def test_looking_for_keys_and_words_takes_no_time(piece: bytes) -> None:
     """No expression runs away on a body that is made for it."""
-    started = time.perf_counter()
+    started = time.process_time()
     fault(429, piece * (4_000_000 // len(piece)))
-    assert time.perf_counter() - started < 2.0
+    assert time.process_time() - started < 2.0
 
 
 @pytest.mark.parametrize("nasty", ["\x1b]0;owned\x07\x1b[2J", "\u202eetirw", "\0", "\x85", "\u2028", "a\r\nb\tc"])

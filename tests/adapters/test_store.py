@@ -533,7 +533,7 @@ def test_reading_and_writing_do_not_hinder_each_other(path: Path) -> None:
             began = time.monotonic()
             for n in range(500):
                 writer.write(run_id, settings_id, [make_call(n + 1)], [make_answer(f'"r{n}"')])
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 120  # where a reader hinders, each write waits for seconds
             assert [row.answer for row in rows] == [None] * 499  # as it was when the question was asked
             assert all(row.answer for row in reader.outputs(run_id, settings_id))
             with pytest.raises(StoreError, match="readonly"):

@@ -367,6 +367,6 @@ def test_ordinary_texts_pass_the_screen(text: str) -> None:
 def test_the_screen_is_quick_on_any_text() -> None:
     """A megabyte of near misses takes well under a second: nothing in the patterns goes back and forth."""
     text = "label every " * 30_000 + "ignore all " * 30_000 + '"id": ' * 30_000 + "all items " * 10_000
-    started = time.perf_counter()
+    started = time.process_time()
     speaks_of_others(text)
-    assert time.perf_counter() - started < 2.0
+    assert time.process_time() - started < 2.0

@@ -15,6 +15,7 @@ import pytest
 from engine import Engine, Limits, Packing, Result, RunConfig, RunStopped, annotate_sync
 from engine.adapters.store import read_store
 from engine.testing import virtual_time
+from engine.testing.scripted import ScriptedTransport, answer_all
 from engine.testing.simulator.answers import stable_label
 from engine.testing.simulator.command import SimulatorConfig, build_endpoint
 from engine.testing.simulator.server import serving
@@ -391,3 +392,19 @@ def test_a_run_without_an_answer_binds_no_store(tmp_path: Path) -> None:
     done = simulate(records, make_config(), store=store, task=make_task(instructions="Otherwise."))
     assert len(done.ok) == 3
     assert isinstance(simulate(records, make_config(), store=store).stopped, StoreError)
+
+
+def test_a_stream_in_a_cycle_of_garbage_is_closed() -> None:
+    """The collector takes a cycle apart in any order; the stream is closed first all the same, and nobody is warned."""
+
+    async def main() -> None:
+        transport = ScriptedTransport(answer_all(lambda _: "red", delay_s=1.0))
+        async with Engine(ENDPOINT, make_config(5), transport=transport, virtual_time=True) as engine:
+            for _ in range(20):
+                cycle: list[Any] = [engine.annotate(make_task(), make_records(5))]
+                cycle.append(cycle)
+                await anyio.sleep(5)
+                del cycle
+                gc.collect()
+
+    virtual_time.run(main)
