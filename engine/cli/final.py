@@ -111,7 +111,8 @@ def rows(report: Report, places: Places) -> Iterator[Row]:
         each = report.cost.per_1000_valid_usd
         price = [] if each is None else [f"{words.usd(each)} for 1,000 valid records"]
         source = [] if report.cost.source is None else [f"prices {sentences.price_source(report)}"]
-        yield Row("cost", [words.usd(report.cost.usd), *price, *source])
+        whose = [] if report.escalation is None else ["of the first model alone"]
+        yield Row("cost", [words.usd(report.cost.usd), *whose, *price, *source])
     elif report.no_cost == "unpriced" and report.requests.total and not report.simulated:
         yield Row("cost", ["unpriced", "--price-input and --price-output, or --prices FILE, give what it takes"])
     if report.all_runs.runs > 1 and report.all_runs.requests > report.requests.total:
@@ -235,7 +236,8 @@ def _all_runs(report: Report) -> list[str]:
     if runs.unconfirmed_usd:
         spent.append(f"up to {words.usd(runs.unconfirmed_usd)} more for requests without a reply")
     tokens = words.number(runs.input_tokens + runs.output_tokens)
-    return [words.plural(runs.runs, "run"), words.plural(runs.requests, "request"), f"{tokens} tokens", *spent]
+    whose = [] if report.escalation is None else ["of the first model alone"]
+    return [words.plural(runs.runs, "run"), words.plural(runs.requests, "request"), f"{tokens} tokens", *spent, *whose]
 
 
 def _where(places: Places) -> Iterator[Row]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
 import msgspec
@@ -16,11 +17,13 @@ from engine.adapters.files.sink import check_output_path
 from engine.adapters.files.text import without_surrogates
 from engine.report.metrics import Counters
 from engine.run.compose import Workbench
-from engine.run.gold import GoldInRun
+from engine.run.gold import GoldAnswer, GoldInRun
 from engine.run.gold_set import GoldSet
 from engine.vocabulary.errors import ConfigError, EngineError
 from engine.vocabulary.task import Task
 from engine.vocabulary.values import RawRecord
+
+_decode = msgspec.json.Decoder(GoldAnswer).decode
 
 
 class GoldFiles(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +51,10 @@ def gold_files(options: dict[str, Any]) -> GoldFiles | None:
     if not Path(path).is_file():
         raise ConfigError(f"--gold: there is no file {path}")
     if output is not None:
+        if output == "-":
+            raise click.UsageError("--gold-output takes a file; standard output is for the rows of --output")
         check_output_path(output, format="jsonl", source=path)
+        _check_ours(Path(output))
     return GoldFiles(path=path, field=options["gold_field"], output=output)
 
 
@@ -67,16 +73,60 @@ def read_gold_files(bench: Workbench, task: Task, files: GoldFiles | None) -> Go
 
 
 def write_gold_answers(files: GoldFiles | None, counters: Counters) -> None:
-    """Write what was answered to gold, one answer a line; a message where that cannot be."""
+    """Add what was answered to gold to the file, one answer a line; a message where that cannot be.
+
+    What is there stays: a run that goes on, or one that asks again, brings the answers of its own requests only.
+    """
     gold = counters.gold
     if files is None or files.output is None or not isinstance(gold, GoldInRun):
         return
+    path = Path(files.output)
+    if not gold.answers and path.exists():
+        return
     try:
-        with replacing(Path(files.output)) as stream:
+        with replacing(path) as stream:
+            _keep(path, stream)
             for line in _lines(gold):
                 stream.write(line)
     except (EngineError, OSError) as error:
         click.echo(f"annotate: --gold-output {files.output} cannot be written: {error}", err=True)
+
+
+def _keep(path: Path, stream: BinaryIO) -> None:
+    if not path.is_file():
+        return
+    with path.open("rb") as earlier:
+        shutil.copyfileobj(earlier, stream)
+        if earlier.tell():
+            earlier.seek(-1, 2)
+            if earlier.read(1) != b"\n":
+                stream.write(b"\n")
+
+
+def _check_ours(path: Path) -> None:
+    """A file that holds anything but answers to gold is somebody else's.
+
+    :raises ConfigError: it does, or it cannot be read.
+    """
+    if not path.is_file():
+        return
+    try:
+        with path.open("rb") as earlier:
+            for number, line in enumerate(earlier, start=1):
+                if line.strip():
+                    _check_line(path, number, line)
+    except OSError as error:
+        raise ConfigError(f"--gold-output {path} cannot be read: {error.strerror}") from None
+
+
+def _check_line(path: Path, number: int, line: bytes) -> None:
+    try:
+        _decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise ConfigError(
+            f"--gold-output {path}: line {number} is no answer to gold, so the file is not one that this option wrote; "
+            "answers are added to what is there: give another name"
+        ) from None
 
 
 def _lines(gold: GoldInRun) -> Iterator[bytes]:

@@ -416,7 +416,7 @@ def _ways_on(job: Job, stopped: RunStopped) -> list[str]:
     """What to mend, where that can be told, and how to go on."""
     endpoint = job.settings.endpoint
     lines = []
-    if stopped.kind == "auth" and endpoint is not None:
+    if stopped.kind == "auth" and endpoint is not None and not stopped.by_second:
         found = job.settings.key_variable
         variables = " or ".join(key_variables(endpoint.base_url))
         lines.append(

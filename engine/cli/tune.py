@@ -32,7 +32,7 @@ from engine.decide.scores import METRICS, Metric, metric_of, own_metric
 from engine.run.compose import fitted, with_environment_key
 from engine.run.tasks import load_task
 from engine.tuning import tune_sentences as sentences
-from engine.tuning.gold import Gold, read_gold
+from engine.tuning.gold import Gold, check_gold, left_out, read_gold
 from engine.tuning.grouping import parts_of
 from engine.tuning.page.tune_html import write_tuned
 from engine.tuning.space import Space, load_space, task_of
@@ -48,7 +48,7 @@ _SHARED = frozenset({
     "base_url", "provider", "model", "model_path", "rpm", "tpm", "itpm", "otpm", "max_concurrency", "neighbour_guard",
     "max_input_tokens", "max_output_tokens", "prices", "price_input", "price_output", "price_cached", "timeout_s",
     "attempts", "limit", "temperature", "extra_body", "headers", "key_file", "log_json", "log_level", "seed",
-    "reasoning_effort",
+    "reasoning_effort", "on_bad_record",
 })  # fmt: skip
 """Options that mean the same as in `run`."""
 
@@ -74,7 +74,12 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     metavar="NAME",
     help="The field with the right output; it is never sent.  [default: label, output or gold]",
 )
-@click.option("--space", metavar="FILE.toml", help="The settings to search over; see docs/design/tune.md.")
+@click.option(
+    "--space",
+    metavar="FILE.toml",
+    help="The settings to search over, in place of sizes 1 to 20, "
+    "no, 5, 20 and all examples, and both forms; see docs/design/tune.md.",
+)
 @click.option(
     "--metric",
     default="accuracy",
@@ -162,6 +167,7 @@ def _asked(task: str, gold: str, options: dict[str, Any]) -> Asked:
             field=options["gold_field"],
             seed=options["seed"],
         )
+    check_gold(read, name=gold, on_bad_record=options["on_bad_record"])
     return Asked(
         task=loaded,
         gold=read,
@@ -267,6 +273,9 @@ def _tell_plan(search: Search, asked: Asked) -> None:
         f"{search.spent:,} of them spent by earlier runs",
         err=True,
     )
+    without = left_out(asked.gold)
+    if without is not None:
+        click.echo(one_line(without, most=900), err=True)
 
 
 def _tell(progress: Progress) -> None:

@@ -149,7 +149,7 @@ def _loss(where: str, differences: Sequence[float]) -> GoldLoss:
         where=where,
         pairs=n,
         lost=math.fsum(one for one in differences if one > 0.0) / n,
-        gained=-math.fsum(one for one in differences if one < 0.0) / n,
+        gained=math.fsum(-one for one in differences if one < 0.0) / n,
         loss=total / n,
         low=max(-1.0, middle - half),
         high=min(1.0, middle + half),

@@ -12,7 +12,6 @@ from engine.decide.quality_judge import (
     BAD,
     DEFAULT_MAX_DISAGREEMENT,
     FIRST_LOOK,
-    GOLD_RULES_FROM,
     MOST_REPEATS,
     UNJUDGED_SIZE,
     Judge,
@@ -20,7 +19,7 @@ from engine.decide.quality_judge import (
 )
 from engine.decide.quality_values import AuditPlan, PlanKind, Spending
 
-__all__ = ["DEFAULT_MAX_DISAGREEMENT", "GOLD_RULES_FROM", "UNJUDGED_SIZE", "QualityGuard", "rung_of"]
+__all__ = ["DEFAULT_MAX_DISAGREEMENT", "UNJUDGED_SIZE", "QualityGuard", "rung_of"]
 
 _ANCHORS = 64  # four full requests; none of 57 changed shows that less than 0.10 do
 _MORE_ANCHORS = 16
@@ -43,12 +42,10 @@ class QualityGuard(Judge):
 
     def __init__(
         self, *, max_disagreement: float = DEFAULT_MAX_DISAGREEMENT, judges: bool = True, start: int = 2,
-        on_trial: bool = False, by_gold: bool = False,
+        on_trial: bool = False,
     ) -> None:  # fmt: skip
         """See `Judge`."""
-        super().__init__(
-            max_disagreement=max_disagreement, judges=judges, start=start, on_trial=on_trial, by_gold=by_gold
-        )
+        super().__init__(max_disagreement=max_disagreement, judges=judges, start=start, on_trial=on_trial)
         self._most_anchors = _MOST_ON_TRIAL if on_trial else _MOST_ANCHORS
         self._more_anchors = _MORE_ON_TRIAL if on_trial else _MORE_ANCHORS
         self._lost_since = 0
@@ -65,7 +62,7 @@ class QualityGuard(Judge):
         :param records_seen: answered so far.
         :param anchors: records remembered with their lone answers.
         """
-        if not self._judges or self._by_gold:
+        if not self._judges:
             return None
         if records_seen >= 2 * self._lost_since:
             self._lost, self._lost_since = {}, max(_MONITOR_FIRST, records_seen)

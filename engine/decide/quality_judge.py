@@ -9,7 +9,7 @@ from collections.abc import Hashable, Sequence
 
 import msgspec
 
-from engine.decide.gold_test import GoldTest, Shown
+from engine.decide.gold_test import LEAST_LOSS, GoldTest, Shown
 from engine.decide.gold_values import Ride
 from engine.decide.quality_evidence import MAX_LOSS, Evidence, Labels
 from engine.decide.quality_stats import Count, Interval, gold_needed, least_share_above, loss_seen_by_gold
@@ -27,13 +27,6 @@ BAD = ("changes", "worse", "collapsing")
 
 MOST_REPEATS = 160
 """Lone asks that are repeated for the noise, at the most."""
-
-GOLD_RULES_FROM = 300
-"""Records with gold from which on gold judges the sizes in place of lone asks: fewer would not show a loss of 10 points
-(docs/design/gold.md), which is what lone asks let through at the most."""
-
-_GOLD_TO_GROW = 24  # pairs at a size before the next one is tried
-_GOLD_WAITS = 0.05  # of accuracy lost there, by estimate, at which more pairs are waited for
 
 _ALPHA_BAD = 0.05  # of ever calling a size bad that is not, over all sizes, for each reason: changes, collapsing, worse
 _ALPHA_HOLDS = 0.05  # of letting a size through that changes more than allowed
@@ -57,16 +50,14 @@ class Judge:
 
     def __init__(
         self, *, max_disagreement: float = DEFAULT_MAX_DISAGREEMENT, judges: bool = True, start: int = 2,
-        on_trial: bool = False, by_gold: bool = False,
+        on_trial: bool = False,
     ) -> None:  # fmt: skip
         """
         :param max_disagreement: share of answers that may differ from the lone ones beyond the noise.
         :param judges: whether answers can be compared (see `quality_evidence.can_be_judged`).
         :param start: the size that is used before anything is known.
         :param on_trial: of an answer form that is not in use: the largest size alone decides (`wants_trial`).
-        :param by_gold: there is enough of it to judge by: a size is gone to, and left where gold shows a loss.
         """
-        self._by_gold = by_gold
         self._alpha_pass = _ALPHA_HOLDS if on_trial else _ALPHA_PASS
         self._most = max_disagreement
         self._judges = judges
@@ -227,14 +218,23 @@ class Judge:
             gold_needed=gold_needed(max(discordant, self._noise.share), MAX_LOSS),
             sentence="",
         )
-        return msgspec.structs.replace(verdict, sentence=self._sentence(verdict))
+        return msgspec.structs.replace(verdict, sentence=self._sentence(verdict, seen.lost.share - seen.gained.share))
 
     def _smallest_loss(self, seen: Evidence, discordant: float) -> float:
         """A loss needs at least as many changed answers, so a larger one would have shown as more of them."""
         by_proxy = least_share_above(seen.alone.count.hits, seen.alone.count.n)
         return min(by_proxy, loss_seen_by_gold(discordant, seen.lost.n))
 
-    def _sentence(self, verdict: QualityVerdict) -> str:
+    def _sentence(self, verdict: QualityVerdict, loss: float) -> str:
+        """:param loss: of accuracy, by the pairs of gold at this size, as an estimate."""
+        pairs = self._rungs[verdict.size].lost.n if verdict.size in self._rungs else 0
+        said = self._said(verdict)
+        if pairs < FIRST_LOOK or loss < LEAST_LOSS or verdict.by_gold:
+            return said
+        likely = f"a loss of {100 * loss:.1f} points is likely by gold, not shown yet ({pairs} pairs)."
+        return f"B={verdict.size}: {likely}" if verdict.gold and not verdict.compared else f"{said[:-1]}; {likely}"
+
+    def _said(self, verdict: QualityVerdict) -> str:
         at = f"B={verdict.size}"
         if verdict.size == 1:
             return f"{at}: one record a request is what all others are held against."
@@ -297,17 +297,8 @@ class Judge:
         cap = self.allowed_size()
         if to <= size or to <= min(self._start, cap or self._start):
             return True
-        if self._by_gold and (cap is None or to <= cap) and self._gold_lets(rung_of(size)):
-            return True
         unjudged = not self._judges and to <= UNJUDGED_SIZE
         return (cap is None or to <= cap) and (unjudged or self._final_kind(rung_of(to)) == "holds")
-
-    def _gold_lets(self, rung: int) -> bool:
-        """Whether gold has seen a size, and seen no harm in it, so that the next one may be tried."""
-        seen = self._rungs.get(rung)
-        if seen is None or seen.lost.n < _GOLD_TO_GROW:
-            return rung == 1
-        return seen.lost.share - seen.gained.share < _GOLD_WAITS
 
     # For the report
 

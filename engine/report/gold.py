@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
 
+from engine.decide.gold_test import LEAST_LOSS
 from engine.decide.gold_values import GoldLoss, GoldRow
 from engine.report import words
+
+_FEW_PAIRS = 24
+"""Records asked both ways, below which an estimate of a loss is no more than a hunch."""
+
+_TOO_FEW = 50
+"""Pairs that a loss of 15 points takes in half of the runs, at the best (docs/design/gold.md)."""
 
 
 class GoldMove(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +78,66 @@ class Gilded(Protocol):
     def use(self, *, began_s: float) -> GoldUse:
         """What it showed. :param began_s: of the first send, loop time."""
         ...
+
+
+def too_little(given: int, *, rate: float, records: int | None) -> str | None:
+    """What to say, before anything is sent, of gold that is too little to show a loss; None where it is enough.
+
+    :param given: records with known answers that can be used. :param rate: of them among the records that are sent.
+    :param records: of the input; None where nobody knows.
+    """
+    asked = given if records is None else min(given, round(rate * records))
+    if asked >= _TOO_FEW:
+        return None
+    why = f"the file has {given:,}" if asked == given else f"at --gold-rate {rate:g} some {asked:,} go with the input"
+    return (
+        f"gold: {why}, and with fewer than {_TOO_FEW} asked in batches not even a loss of 15 points is likely to be "
+        "shown: the batch size is hardly guarded by it"
+    )
+
+
+def gold_sentence(moves: Sequence[GoldMove], losses: Sequence[GoldLoss], *, rides: int, in_use: str) -> str:
+    """What gold showed of the sizes that were used. :param in_use: the sizes that the run ended at, as in `losses`."""
+    used = next((loss for loss in losses if loss.where == in_use), None)
+    if moves:
+        likely = used is not None and moves[-1].capped and _is_likely(used)
+        return moves[-1].sentence + (f"; {_likely(used)}" if likely and used is not None else "")
+    if not rides:
+        return "gold: none of it was asked in a batch"
+    if not losses:
+        return f"gold: {rides:,} asked in batches, none of them alone as well; no loss can be told"
+    most = used if used is not None else max(losses, key=lambda loss: loss.pairs)
+    if _is_likely(most):
+        return f"gold: {_likely(most)}"
+    shown = "no loss is shown" if most.low <= 0.0 else "a loss is likely, and not shown for sure"
+    if most.pairs < _FEW_PAIRS:
+        shown = f"no loss is shown, and {words.plural(most.pairs, 'pair')} can hardly show one"
+    return (
+        f"gold: {shown}; in batches of {most.where} accuracy is {_points(100 * most.loss)} what it is alone "
+        f"({_bounds(most)} points lost, {most.pairs} asked both ways)"
+    )
+
+
+def _is_likely(loss: GoldLoss) -> bool:
+    """Not shown, and large enough by estimate to be acted on if it were."""
+    return loss.loss >= LEAST_LOSS and loss.pairs >= _FEW_PAIRS
+
+
+def _likely(loss: GoldLoss) -> str:
+    return (
+        f"in batches of {loss.where} a loss of {100 * loss.loss:.1f} points is likely, not shown yet "
+        f"({loss.pairs} pairs; {_bounds(loss)} points)"
+    )
+
+
+def _bounds(loss: GoldLoss) -> str:
+    return f"{100 * loss.low:+.1f} to {100 * loss.high:+.1f}"
+
+
+def _points(loss: float) -> str:
+    if abs(loss) < 0.05:
+        return "just"
+    return f"{abs(loss):.1f} points {'below' if loss > 0 else 'above'}"
 
 
 def gold_values(gold: GoldUse) -> list[str]:

@@ -74,7 +74,9 @@ def pace(report: Report) -> str:
     if report.cost is not None:
         price = report.cost.per_1000_valid_usd
         each = "" if price is None else f" ({words.usd(price)} for 1,000 valid records)"
-        said.append(f"{words.usd(report.cost.usd)} spent{each}")
+        second = report.escalation
+        more = "" if second is None or not second.usd else f", and {words.usd(second.usd)} on the second model"
+        said.append(f"{words.usd(report.cost.usd)} spent{each}{more}")
     sentence = "; ".join(said)
     return f"{sentence[:1].upper()}{sentence[1:]}." if said else ""
 

@@ -16,14 +16,14 @@ from engine.adapters.stored_again import has_inputs, left_behind
 from engine.decide.records import RecordReader
 from engine.report.metrics import Counters
 from engine.run.compose import Run, Workbench
-from engine.run.gold_set import GoldSet
+from engine.run.gold_set import GoldSet, check_fields
 from engine.run.intake import Inputs, input_row
 from engine.run.journal import at_once
 from engine.run.pipeline import Pipeline
 from engine.run.readers import InlineReader, Prepared, ThreadReader
 from engine.vocabulary.errors import InputError, RunStopped, StoreError
 from engine.vocabulary.task import Task
-from engine.vocabulary.values import BadRecord, RawRecord, RecordError, Result
+from engine.vocabulary.values import BadRecord, RawRecord, Record, RecordError, Result
 
 _VALIDATED_AT_ONCE = 4096
 _SHOWN_PROBLEMS = 10
@@ -169,6 +169,8 @@ class CorpusRun:
                 chunk, duplicates = await self._bench.run_sync(lambda: _note(records, read, self._bench.store, run))
                 if not chunk:
                     break
+                if self._gold is not None and not total:
+                    check_fields(self._gold, [record for record in chunk if isinstance(record, Record)])
                 total += len(chunk)
                 problems += _problems(chunk, duplicates)
                 if self._stopping is not None:

@@ -15,10 +15,12 @@ import anyio
 import msgspec
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
+from engine.adapters.providers.known import KEY_VARIABLE
 from engine.report.escalation import EscalationLog
 from engine.run.call import Emit
 from engine.run.pipeline import Pipeline
 from engine.run.readers import Prepared, Reader
+from engine.run.second import SECOND_KEY_VARIABLE
 from engine.vocabulary.errors import RunStopped, StoreError
 from engine.vocabulary.values import BadRecord, Record, Result
 
@@ -95,8 +97,10 @@ class EscalatingPipeline(Pipeline):
         try:
             await second.pipeline.run(_HandOver(received), self._take_back)
         except Exception as error:  # noqa: BLE001 - raised by `run`
-            problems.append(error)
-            super().stop(error)
+            own = error is not self._state.stopped and isinstance(error, RunStopped)
+            problem = _of_second(error, second.log.model) if own and isinstance(error, RunStopped) else error
+            problems.append(problem)
+            super().stop(problem)
         finally:
             received.close()  # whoever wants to hand over more gives its first answer out
 
@@ -172,6 +176,23 @@ class _HandOver:
     async def close(self) -> None:
         """Take no more."""
         self._receive.close()
+
+
+_OWN_WORDS = (
+    ("(--base-url)", "(--escalate-base-url)"),
+    ("(--model)", "(--escalate-model)"),
+    (f"in {KEY_VARIABLE}", f"in {SECOND_KEY_VARIABLE} ({KEY_VARIABLE} where both models are on one host)"),
+)
+
+
+def _of_second(stop: RunStopped, model: str) -> RunStopped:
+    """The reason of the second model's pipeline, in words that name its own options."""
+    if stop.kind == "budget":
+        return stop
+    told = str(stop)
+    for of_first, of_second in _OWN_WORDS:
+        told = told.replace(of_first, of_second)
+    return RunStopped(stop.kind, f"the second model ({model}): {told}", by_second=True)
 
 
 def _status(error: BaseException) -> str:

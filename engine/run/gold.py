@@ -15,7 +15,7 @@ import msgspec
 from engine.decide.answers import Reading
 from engine.decide.batch_size import BatchSize
 from engine.decide.gold_pool import GoldEntry, GoldPool
-from engine.decide.gold_tally import GoldTally, Judged
+from engine.decide.gold_tally import GoldTally, Judged, sizes_named
 from engine.decide.gold_test import Shown
 from engine.decide.gold_values import Ride
 from engine.decide.packing import Room
@@ -23,15 +23,14 @@ from engine.decide.prompts import first_words
 from engine.decide.quality import rung_of
 from engine.decide.quality_judge import Judge
 from engine.report import words
-from engine.report.gold import GoldMove, GoldUse
+from engine.report.gold import GoldMove, GoldUse, gold_sentence, too_little
 from engine.report.metrics import Counters
 from engine.run.audit import Auditor, Price
-from engine.run.gold_set import GoldSet
+from engine.run.gold_set import GoldSet, check_fields, shape
 from engine.run.plan import Asking, Plan
 from engine.vocabulary.config import AnswerForm, RunConfig
-from engine.vocabulary.errors import InputError
 from engine.vocabulary.task import Task
-from engine.vocabulary.values import Batch, Input, Item, Record, Usage
+from engine.vocabulary.values import Batch, Item, Record, Usage
 
 _FEW = 4  # requests of a kind before it is known what one takes
 _LEAST_WEIGHT = 0.1
@@ -132,21 +131,15 @@ class GoldInRun:
     def __repr__(self) -> str:
         return f"GoldInRun({self._pool!r}, rides={self._rides}, alone={self._alone})"
 
-    def check(self, records: Sequence[Record]) -> None:
-        """Refuse gold that a model could tell from the records of the input by what is sent of it.
-
-        :raises InputError: none of the gold has the fields of any of these records, the first of the input.
-        """
+    def check(self, records: Sequence[Record], counters: Counters) -> None:
+        """See `gold_set.check_fields`; of the first records of the input. Says as well where gold is too little."""
         if self._checked or not records:
             return
         self._checked = True
-        shapes = {_shape(record.input) for record in records}
-        if not any(_shape(entry.record.input) in shapes for entry in self._gold.entries):
-            ours, theirs = self._gold.entries[0].record.input, records[0].input
-            raise InputError(
-                f"of the gold {_fields(ours)} would be sent, and of the input {_fields(theirs)}: the model could tell "
-                'them apart; name the fields to be sent in the task: input = ["..."]'
-            )
+        check_fields(self._gold, records)
+        said = too_little(len(self._gold.entries), rate=self._pool.rate, records=counters.records_total)
+        if said is not None:
+            counters.notice(said)
 
     # -- what to send --------------------------------------------------------------------------------------------
 
@@ -189,14 +182,14 @@ class GoldInRun:
         """Those of the candidates that go with a batch: what a reader could not tell from the others."""
         taken = {item.record.digest for item in items}
         words = {first_words(item.record.input) for item in items} if keyed else set()
-        shapes = {_shape(item.record.input) for item in items}
+        shapes = {shape(item.record.input) for item in items}
         left = room.input_tokens - sum(item.record.input_tokens for item in items)
 
         def fits(entry: GoldEntry) -> bool:
             nonlocal left
             record = entry.record
             word = first_words(record.input) if keyed else None
-            if record.digest in taken or word in words or _shape(record.input) not in shapes:
+            if record.digest in taken or word in words or shape(record.input) not in shapes:
                 return False
             if record.input_tokens > left:
                 return False
@@ -373,30 +366,10 @@ class GoldInRun:
             by_position=self._tally.by_position(),
             losses=losses,
             moves=[msgspec.structs.replace(move, at_s=round(max(0.0, move.at_s - began_s), 3)) for move in self._moves],
-            sentence=_sentence(self._moves, losses, rides=self._rides),
+            sentence=gold_sentence(
+                self._moves, losses, rides=self._rides, in_use=sizes_named(rung_of(self._batch_size.settled_size))
+            ),
         )
-
-
-def _sentence(moves: Sequence[GoldMove], losses: Sequence[Any], *, rides: int) -> str:
-    if moves:
-        return moves[-1].sentence
-    if not rides:
-        return "gold: none of it was asked in a batch"
-    if not losses:
-        return f"gold: {rides:,} asked in batches, none of them alone as well; no loss can be told"
-    most = max(losses, key=lambda loss: loss.pairs)
-    low, high = 100 * most.low, 100 * most.high
-    shown = "no loss is shown" if low <= 0.0 else "a loss is likely, and not shown for sure"
-    return (
-        f"gold: {shown}; in batches of {most.where} accuracy is {_points(100 * most.loss)} what it is alone "
-        f"({low:+.1f} to {high:+.1f} points lost, {most.pairs} asked both ways)"
-    )
-
-
-def _points(loss: float) -> str:
-    if abs(loss) < 0.05:
-        return "just"
-    return f"{abs(loss):.1f} points {'below' if loss > 0 else 'above'}"
 
 
 def gold_in_run(
@@ -438,11 +411,3 @@ def seated(ids: Mapping[str, object]) -> dict[str, Rider]:
         for position, (id_, one) in enumerate(ids.items(), start=1)
         if isinstance(one, Rider)
     }
-
-
-def _shape(input_: Input) -> frozenset[str] | None:
-    return frozenset(input_) if isinstance(input_, dict) else None
-
-
-def _fields(input_: Input) -> str:
-    return f"the fields {', '.join(sorted(input_))}" if isinstance(input_, dict) else "one field"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -12,9 +12,9 @@ from engine.decide.gold_records import Gold, read_gold
 from engine.decide.gold_tally import judged_variables
 from engine.run.readers import Prepare
 from engine.vocabulary.config import OnBadRecord
-from engine.vocabulary.errors import InputError
+from engine.vocabulary.errors import ConfigError, InputError
 from engine.vocabulary.task import Task
-from engine.vocabulary.values import BadRecord, Input, RawRecord
+from engine.vocabulary.values import BadRecord, Input, RawRecord, Record
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 
@@ -53,6 +53,30 @@ def make_gold_set(
     if not entries:
         raise InputError(f"{name} holds no record that could be used; {shown[0]}")
     return GoldSet(entries=entries, unusable=unusable, problems=shown, keeps_answers=keeps_answers)
+
+
+def check_fields(gold: GoldSet, records: Sequence[Record]) -> None:
+    """Refuse gold that a model could tell from the records of the input by what is sent of it.
+
+    :param records: the first of the input.
+    :raises ConfigError: none of the gold has the fields of any of these records.
+    """
+    shapes = {shape(record.input) for record in records}
+    if records and not any(shape(entry.record.input) in shapes for entry in gold.entries):
+        ours, theirs = gold.entries[0].record.input, records[0].input
+        raise ConfigError(
+            f"of the gold {_fields(ours)} would be sent, and of the input {_fields(theirs)}: the model could tell "
+            'them apart; name the fields to be sent in the task: input = ["..."]'
+        )
+
+
+def shape(input_: Input) -> frozenset[str] | None:
+    """The fields that are sent; None for a plain text."""
+    return frozenset(input_) if isinstance(input_, dict) else None
+
+
+def _fields(input_: Input) -> str:
+    return f"the fields {', '.join(sorted(input_))}" if isinstance(input_, dict) else "one field"
 
 
 def _entries(gold: Gold, task: Task, prepare: Prepare) -> tuple[list[GoldEntry], list[str]]:

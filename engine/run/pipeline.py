@@ -162,7 +162,7 @@ class Pipeline:
 
     async def _take_in(self, chunk: Sequence[Record | BadRecord]) -> None:
         if self._state.gold is not None:
-            self._state.gold.check([record for record in chunk if isinstance(record, Record)])
+            self._state.gold.check([record for record in chunk if isinstance(record, Record)], self.counters)
         self._state.held += len(chunk)
         try:
             admitted = await self._intake.admit(chunk)

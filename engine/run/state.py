@@ -15,7 +15,7 @@ from engine.decide.estimates import TokenEstimates
 from engine.decide.latency_target import LatencyTarget
 from engine.decide.neighbours_canaries import MOST
 from engine.decide.packing import Room
-from engine.decide.quality import GOLD_RULES_FROM, QualityGuard
+from engine.decide.quality import QualityGuard
 from engine.decide.quality_evidence import can_be_judged
 from engine.decide.rate import Dimension
 from engine.decide.room import request_room
@@ -109,14 +109,12 @@ class RunState:
         config = self.config
         if not config.quality.guard:
             return None
-        by_gold = self.plan.gold is not None and len(self.plan.gold.entries) >= GOLD_RULES_FROM
         guard = QualityGuard(
             max_disagreement=config.quality.max_disagreement,
             judges=can_be_judged(self.plan.task),
             start=self.batch_size.settled_size,
-            by_gold=by_gold,
         )
-        forms = AnswerForms(has_keyed=self.plan.keyed is not None and not by_gold, objective=config.objective)
+        forms = AnswerForms(has_keyed=self.plan.keyed is not None, objective=config.objective)
         keyed_guard = QualityGuard(
             max_disagreement=config.quality.max_disagreement,
             judges=can_be_judged(self.plan.task),

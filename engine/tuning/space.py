@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from engine.tuning.choosing import Choice, chosen_examples
-from engine.tuning.grouping import Together
+from engine.tuning.grouping import Together, groups_of
 from engine.vocabulary.config import AnswerForm
 from engine.vocabulary.errors import ConfigError
 from engine.vocabulary.task import Task
@@ -105,7 +105,7 @@ def load_space(path: str) -> Space:
         space = msgspec.convert(document, Space)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{path}: {error}; each dimension is a list of values, such as batch_size = [1, 5]") from None
-    problem = next(_problems(space), None)
+    problem = next(itertools.chain(_problems(space), _repeated(space)), None)
     if problem:
         raise ConfigError(f"{path}: {problem}")
     return space
@@ -134,11 +134,51 @@ def _problems(space: Space) -> Iterator[str]:
             yield f"'body.{name}' is not for the user to set" + ("; use model = [...]" if name == "model" else "")
 
 
+def _given(space: Space) -> Iterator[tuple[str, Sequence[Any]]]:
+    """The dimensions and their values."""
+    for name in Space.__struct_fields__:
+        if name not in ("wordings", "body"):
+            yield name, getattr(space, name) or ()
+    for name, values in space.body.items():
+        yield f"{_BODY}{name}", values
+
+
+def _repeated(space: Space) -> Iterator[str]:
+    for name, values in _given(space):
+        for place, value in enumerate(values):
+            if _is_in(value, values[:place]):
+                yield f"'{name}' has {msgspec.json.encode(value).decode()} twice; take one away"
+
+
+def _is_in(value: Any, values: Sequence[Any]) -> bool:
+    """1 and true are not the same."""
+    return msgspec.json.encode(value) in map(msgspec.json.encode, values)
+
+
+def _check_variables(space: Space, task: Task) -> None:
+    """A number that the task does not have, or two values that take the variables apart alike, are a slip."""
+    alike: dict[tuple[tuple[str, ...], ...], Together] = {}
+    for together in space.variables:
+        if isinstance(together, int) and task.is_object and together > len(task.fields):
+            raise ConfigError(
+                f"the dimension 'variables' asks for {together} together and the task has {len(task.fields)}; write "
+                '"together" for all of them'
+            )
+        groups = tuple(groups_of(task, together))
+        if groups in alike:
+            raise ConfigError(
+                f"the dimension 'variables' has {alike[groups]} and {together}, which are the same for this task; take "
+                "one away"
+            )
+        alike[groups] = together
+
+
 def settings_of(space: Space, task: Task) -> list[Setting]:
     """All of them.
 
     :raises ConfigError: the task has fewer examples than are asked for, or there are too many settings.
     """
+    _check_variables(space, task)
     have = len(task.examples)
     wanted = space.examples if space.examples is not None else sorted({0, *(k for k in (5, 20) if k < have), have})
     if max(wanted) > have:

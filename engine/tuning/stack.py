@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from engine.tuning.rate import Part, Rate
 from engine.tuning.trial import Trial, Use
 
 
@@ -24,6 +25,27 @@ class Stack:
     def broken(self) -> str | None:
         """Why it answers nothing."""
         return next((trial.broken for trial in self.trials if trial.broken is not None), None)
+
+    @property
+    def name(self) -> str:
+        """Of its stores."""
+        return " ".join(trial.store.stem for trial in self.trials)
+
+    def break_off(self, why: str) -> None:
+        """Ask nothing more: an earlier run was told why not."""
+        self.trials[0].broken = why
+
+    def answered(self) -> int:
+        """Answers that its stores hold."""
+        return sum(trial.answered() for trial in self.trials)
+
+    def rate(self, asked: int) -> Rate:
+        """What a record takes.
+
+        :param asked: records so far. Equal ones may share an answer, and what the brake stopped has fewer.
+        """
+        parts = [Part(use=trial.use(), records=max(1, asked, trial.answered())) for trial in self.trials]
+        return Rate(parts=parts, latency_s=self.use().latency_s)
 
     def use(self) -> Use:
         """What it has taken so far."""

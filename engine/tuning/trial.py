@@ -201,6 +201,13 @@ class Trial:
         with closing(read_store(self.store)) as store:
             return store.query(_CALLS)
 
+    def answered(self) -> int:
+        """Records that its store has an answer to, or the failure of one, whichever search asked."""
+        if not self.store.exists():
+            return 0
+        with closing(read_store(self.store)) as store:
+            return int(store.query("SELECT count(*) FROM answers")[0][0])
+
     @property
     def prices(self) -> Prices | None:
         """Of its model."""

@@ -14,8 +14,10 @@ from engine.decide.prompts import input_text, make_prompt
 from engine.decide.racing import Choice, Race, Rule, looks
 from engine.decide.scores import Metric, VariableScore, mean_within, pareto_front, variable_scores
 from engine.run.prices import priced
-from engine.tuning.gold import Gold
+from engine.tuning.gold import Gold, left_out
 from engine.tuning.grouping import parts_of
+from engine.tuning.journal import Journal
+from engine.tuning.rate import Rate, expected
 from engine.tuning.space import Setting, Space, settings_of, task_of, varying
 from engine.tuning.stack import Stack
 from engine.tuning.terms import expected_terms
@@ -84,7 +86,10 @@ class Search:
         ]
         self._answers: list[list[Any]] = [[] for _ in self.settings]
         self._uses = [trial.use() for trial in self._trials]
-        self._expected = _expected_uses(self.settings, parts, gold, means)
+        self._expected = [expected(use) for use in _expected_uses(self.settings, parts, gold, means)]
+        self._measured: list[Rate | None] = [None] * len(self.settings)
+        self._journal = Journal(means.folder)
+        self._stays_broken = 0
         step = max(setting.batch_size for setting in self.settings)
         self._race = Race(self._costs(), at=looks(len(gold.records), step=step), rule=aim.rule, tokens=self._tokens())
         self._stopped: str | None = None
@@ -134,11 +139,21 @@ class Search:
     async def _ask(self, k: int, upto: int) -> None:
         answers = self._answers[k]
         left_usd, left_tokens = self._left()
-        records = self._gold.records[len(answers) : upto]
+        trial, known = self._trials[k], self._gold.records[:upto]
+        had = trial.answered()
+        look = self._journal.look(trial.name, known)
+        if look is not None and look.broken is not None and trial.broken is None and self._uses[k].requests:
+            trial.break_off(look.broken)
+            self._stays_broken += 1
         try:
-            answers += await self._trials[k].ask(records, left_usd=left_usd, left_tokens=left_tokens)
+            answers += await trial.ask(known[len(answers) :], left_usd=left_usd, left_tokens=left_tokens)
         finally:
-            self._uses[k] = self._trials[k].use()
+            self._uses[k] = trial.use()
+        if look is None or look.broken != trial.broken or had != trial.answered():
+            self._measured[k] = trial.rate(len(answers))
+            self._journal.keep(trial.name, known, trial.rate(len(answers)), trial.broken)
+        else:
+            self._measured[k] = look.rate
 
     def _left(self) -> tuple[float | None, int | None]:
         usd, tokens = self._aim.budget_usd, self._aim.budget_tokens
@@ -165,20 +180,22 @@ class Search:
     def _check_anything(self) -> None:
         broken = [trial.broken for trial in self._trials if trial.broken is not None]
         if broken and len(broken) == len(self._trials):
+            self._journal.forget_broken()
             raise RunStopped("brake", f"no setting gets an answer; the first says: {broken[0]}")
 
     # -- what it costs ------------------------------------------------------------------------------------------
 
     def _costs(self) -> list[float]:
         """Of one record: measured, where it was."""
-        return [self._cost(k, *self._measured(k)) for k in range(len(self.settings))]
+        rates = zip(self._rates(), self._prices, strict=True)
+        return [rate.cost(prices if self._has_prices else None) for rate, prices in rates]
 
-    def _measured(self, k: int) -> tuple[Use, int]:
-        asked = len(self._answers[k])
-        return (self._uses[k], asked) if asked and self._uses[k].requests else (self._expected[k], 1)
-
-    def _cost(self, k: int, use: Use, records: int) -> float:
-        return use.cost(self._prices[k] if self._has_prices else None) / records
+    def _rates(self) -> list[Rate]:
+        """As they were at the look at which they were first measured: a later run decides by the same."""
+        return [
+            measured if measured is not None and measured.requests else first
+            for measured, first in zip(self._measured, self._expected, strict=True)
+        ]
 
     def _spent_usd(self) -> float | None:
         if not self._has_prices:
@@ -190,8 +207,7 @@ class Search:
 
     def _tokens(self) -> list[float]:
         """Of one record."""
-        measured = [self._measured(k) for k in range(len(self.settings))]
-        return [use.tokens / records for use, records in measured]
+        return [rate.tokens for rate in self._rates()]
 
     # -- what came of it ----------------------------------------------------------------------------------------
 
@@ -237,7 +253,7 @@ class Search:
         )
 
     def _row(self, k: int, scores: Sequence[float], cost: float, *, on_front: bool) -> Row:
-        use, answers, prices = self._uses[k], self._answers[k], self._prices[k]
+        rate, answers, prices = self._measured[k] or Rate(), self._answers[k], self._prices[k]
         asked = max(1, len(answers))
         return Row(
             setting=self.settings[k],
@@ -246,14 +262,14 @@ class Search:
             score=math.fsum(scores) / asked,
             interval=mean_within(scores, self._aim.rule.confidence),
             variables=self._by_variable(answers),
-            requests=use.requests,
-            input_per_record=use.input / asked,
-            cached_per_record=use.cached / asked,
-            output_per_record=use.output / asked,
-            usd_per_1000=None if prices is None else 1000 * use.usd(prices) / asked,
+            requests=rate.requests,
+            input_per_record=rate.input,
+            cached_per_record=rate.cached,
+            output_per_record=rate.output,
+            usd_per_1000=None if prices is None else 1000 * rate.usd(prices),
             cost_per_record=cost,
-            malformed=use.malformed,
-            latency_s=use.latency_s,
+            malformed=rate.malformed,
+            latency_s=rate.latency_s,
             on_front=on_front,
             running=k in self._race.alive,
             broken=self._trials[k].broken,
@@ -273,11 +289,17 @@ class Search:
 
     def _notes(self) -> list[str]:
         notes = []
-        if self._gold.unusable:
-            more = "; ..." if self._gold.unusable > len(self._gold.problems) else ""
-            notes.append(f"{self._gold.unusable:,} gold records were left out ({'; '.join(self._gold.problems)}{more})")
+        without = left_out(self._gold)
+        if without is not None:
+            notes.append(without)
         if not self._has_prices:
             notes.append("without prices an output token counts as four of input: --price-input, --price-output")
+        if self._stays_broken:
+            one = self._stays_broken == 1
+            notes.append(
+                f"{self._stays_broken} setting{' that was' if one else 's that were'} stopped in an earlier run for "
+                f"replies that make no sense {'is' if one else 'are'} not asked again; another --work asks anew"
+            )
         return notes
 
 

@@ -24,11 +24,13 @@ class RunStopped(EngineError):
 
     :ivar kind: a short word for programs: ``auth``, ``quota``, ``model``, ``brake``, ``endpoint``, ``input``,
         ``budget``, ``interrupted``.
+    :ivar by_second: the second model's endpoint is the reason, and not the first one's.
     """
 
-    def __init__(self, kind: str, message: str) -> None:
+    def __init__(self, kind: str, message: str, *, by_second: bool = False) -> None:
         super().__init__(message)
         self.kind = kind
+        self.by_second = by_second
 
 
 class MissingExtra(ConfigError):

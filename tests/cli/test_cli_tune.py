@@ -74,6 +74,30 @@ def test_a_dry_run_sends_nothing(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["gold.jsonl", "space.toml", "task.toml"]
 
 
+def test_gold_that_cannot_be_used_stops_it_before_anything_is_sent(tmp_path: Path) -> None:
+    """Also a dry run, with how many, where and why, and exit 2; who insists goes on without, and reads that first."""
+    task, gold, space = make_gold(tmp_path, 40)
+    rows = [json.loads(line) for line in Path(gold).read_text().splitlines()]
+    for row in rows[10:15]:
+        row["label"] = "pink"
+    Path(gold).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with served() as (url, endpoint):
+        words = ("tune", task, gold, "--base-url", url, "--model", "m", "--space", space)
+        for more in ((), ("--dry-run",)):
+            refused = command(*words, *more)
+            assert refused.exit_code == 2, refused.output
+            assert "has 5 bad gold records of 40; nothing was sent" in refused.stderr
+            assert "line 11" in refused.stderr
+            assert "--on-bad-record fail-record" in refused.stderr
+        dry = command(*words, "--dry-run", "--on-bad-record", "fail-record")
+        assert dry.exit_code == 0, dry.output
+        assert "5 of 40 gold records are left out (line 11" in dry.stderr
+        assert endpoint.ledger.requests == 0
+        done = command(*words, "--on-bad-record", "fail-record")
+        assert done.exit_code == 0, done.output
+        assert done.stderr.index("are left out") < done.stderr.index(" left  to record")
+
+
 def test_a_budget_stops_it_and_it_can_go_on(tmp_path: Path) -> None:
     """Exit 4, what there is printed and written, and the same command goes on."""
     task, gold, space = make_gold(tmp_path, 200)
@@ -136,7 +160,8 @@ def test_gold_with_half_a_surrogate_pair_is_left_out(tmp_path: Path) -> None:
     with Path(gold).open("a") as stream:
         stream.write('{"id":"x","text":"\\ud800","label":"red"}\n{"id":"y","text":"y","label":"\\udfff"}\n')
     with served() as (url, _):
-        done = command("tune", task, gold, "--base-url", url, "--model", "m", "--space", space, "--dry-run")
+        done = command("tune", task, gold, "--base-url", url, "--model", "m", "--space", space, "--dry-run",
+                       "--on-bad-record", "fail-record")  # fmt: skip
     assert done.exit_code == 0, done.output
     assert "40 gold records" in done.output
 

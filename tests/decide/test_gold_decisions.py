@@ -351,21 +351,29 @@ def rides(guard: QualityGuard, size: int, count: int, *, right: float = 1.0, alo
         guard.observe_gold_batch(size, [Ride(right=right, alone=alone)])
 
 
-def test_enough_gold_needs_no_other_witness() -> None:
-    """Nothing is bought to compare with; each size is seen by some gold before the next is tried, and by its losses."""
-    guard = QualityGuard(by_gold=True)
+@pytest.mark.parametrize(("alone", "grows"), [(1.0, False), (0.0, True)])
+def test_gold_lets_no_size_be_tried_that_was_not_looked_at(alone: float, grows: bool) -> None:
+    """However much gold there is: pairs at one size say nothing for the next, and a few at a size are no bound.
+
+    Only what is *shown* to lose less than 2 points there (as here, where each answer is better than the lone one) is
+    taken in place of a look, and never for what is larger.
+    """
+    guard = QualityGuard()
     spending = Spending(audit_cost=0.0, cost_at_one=1e6, audit_requests=0.0, requests=10_000)
-    assert guard.wants_audit(size=2, most=32, records_seen=0, anchors=0, spending=spending) is None
-    assert not guard.may_grow(2, 4)
-    rides(guard, 2, 23)
-    assert not guard.may_grow(2, 4)
-    rides(guard, 2, 1)
-    assert guard.may_grow(2, 4)
-    rides(guard, 4, 23)
-    rides(guard, 4, 2, right=0.0)
-    assert not guard.may_grow(4, 8)  # two of 25 lost: wait for more
-    rides(guard, 4, 30)
-    assert guard.may_grow(4, 8)
+    rides(guard, 4, 60, alone=alone)
+    plan = guard.wants_audit(size=2, most=32, records_seen=0, anchors=0, spending=spending)
+    assert plan is not None
+    assert guard.may_grow(2, 4) is grows
+    assert not guard.may_grow(2, 8)
+    assert not guard.may_grow(4, 8)
+
+
+def test_gold_that_shows_a_loss_bars_the_size_and_all_above() -> None:
+    """Whatever the looks said."""
+    guard = QualityGuard()
+    for _ in range(64):
+        guard.observe_audit("lone", 16, 1, 0, 0)
+    assert guard.may_grow(2, 16)
     rides(guard, 8, 30, right=0.0)
     assert guard.verdict(8).kind == "worse"
     assert guard.verdict(16).kind == "worse"

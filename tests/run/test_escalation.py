@@ -278,6 +278,8 @@ def test_a_stop_of_the_second_model_stops_the_first(tmp_path: Path) -> None:
     models = Unsure(unsure_of_sevens)
     outcome = run(models, 2_000, config(), store=tmp_path / "s.sqlite")
     assert getattr(outcome.stopped, "kind", None) == "auth"
+    assert str(outcome.stopped).startswith("the second model (large): ")  # or the wrong key would be mended
+    assert SECOND_KEY_VARIABLE in str(outcome.stopped)
     assert {result.model for result in outcome.results} == {"simulated"}
     with closing(open_store(tmp_path / "s.sqlite")) as store:
         assert store.query("SELECT DISTINCT status FROM runs") == [("auth",)]

@@ -69,6 +69,9 @@ def test_dimensions_of_the_users_own(tmp_path: Path) -> None:
         ('wording = ["none"]', "there is no wording 'none'"),
         ("[body]\nmodel = ['a']", "use model = [...]"),
         ("batch_size = [", "not valid TOML"),
+        ("batch_size = [4, 1, 4]", "'batch_size' has 4 twice"),
+        ('form = ["keyed", "keyed"]', "'form' has \"keyed\" twice"),
+        ("[body]\ntop_p = [true, 1, 1]", "'body.top_p' has 1 twice"),
     ],
 )
 def test_a_wrong_space_is_told_with_its_remedy(tmp_path: Path, text: str, said: str) -> None:
@@ -124,6 +127,23 @@ def test_the_right_output_is_never_among_what_is_sent() -> None:
     assert all(set(record) == {"id", "text"} for record in gold.records)
     assert "red" not in json.dumps(gold.records).lower()
     assert [record["text"] for record in gold.records] != [row["text"] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [((9,), "asks for 9 together and the task has 2"), (("together", 2), "together and 2, which are the same"),
+     (("one-by-one", 1), "one-by-one and 1, which are the same")],
+)  # fmt: skip
+def test_variables_that_the_task_does_not_have_or_that_go_alike_are_a_slip(
+    variables: tuple[Any, ...], said: str
+) -> None:
+    """Neither is searched in silence; what differs is a setting each."""
+    fields = {"colour": Field(type=FieldType.LABEL, labels=LABELS), "count": Field(type=FieldType.INTEGER)}
+    task = Task(instructions="Which?", fields=fields)
+    with pytest.raises(ConfigError, match=said):
+        settings_of(Space(variables=variables), task)
+    apart = Space(batch_size=(1,), form=("keyed",), variables=("together", "one-by-one"))
+    assert [each.variables for each in settings_of(apart, task)] == ["together", "one-by-one"]
 
 
 def test_gold_of_several_variables() -> None:
