@@ -710,3 +710,32 @@ class StoreMachine(RuleBasedStateMachine):
 
 TestStoreAgainstAModel = StoreMachine.TestCase
 TestStoreAgainstAModel.settings = settings(max_examples=30, stateful_step_count=15, deadline=None)
+
+
+class BegunAndFailed:
+    """A connection whose first transaction begins, and says that it could not."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        self._has_failed = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._db, name)
+
+    def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+        """As the connection does."""
+        cursor = self._db.execute(sql, *values)
+        if sql.startswith("BEGIN") and not self._has_failed:
+            self._has_failed = True
+            raise sqlite3.OperationalError("disk I/O error")
+        return cursor
+
+
+def test_a_beginning_that_failed_halfway_is_taken_back(store: RunStore) -> None:
+    """The next transaction begins; and if it fails as well, its own reason is told."""
+    run_id, settings_id = begin(store)
+    store._db = BegunAndFailed(store._db)  # type: ignore[assignment]
+    with pytest.raises(StoreError, match="disk I/O error"):
+        store.write(run_id, settings_id, [make_call(1)], [make_answer('"r1"')])
+    store.write(run_id, settings_id, [make_call(1)], [make_answer('"r1"')])
+    assert len(answers_of(store, settings_id, '"r1"')) == 1

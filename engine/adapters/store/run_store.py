@@ -82,8 +82,8 @@ class RunStore:
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with self._guard, translated(self.path):
-            self._db.execute("BEGIN IMMEDIATE")
             try:
+                self._db.execute("BEGIN IMMEDIATE")  # which may fail and have begun all the same
                 yield self._db
                 self._db.execute("COMMIT")
             except BaseException:
