@@ -50,7 +50,7 @@ class Neighbours:
         known = self._screened.get(record.digest)
         if known is None:
             if len(self._screened) >= _REMEMBERED:
-                self._screened.clear()
+                del self._screened[next(iter(self._screened))]  # the oldest
             known = self._screened[record.digest] = speaks_of_others(record.input)
         return known
 
