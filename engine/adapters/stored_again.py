@@ -88,9 +88,10 @@ def answered_beyond(store: RunStore, limit: int) -> bool:
     return bool(rows)
 
 
-def has_inputs(store: RunStore, run_id: int) -> bool:
-    """Whether any record of a run's input is noted."""
-    return bool(store.query("SELECT 1 FROM inputs WHERE run_id = ? LIMIT 1", (run_id,)))
+def has_inputs(store: RunStore, run_id: int, *, usable: bool = False) -> bool:
+    """Whether any record of a run's input is noted; ``usable``: one that could be asked for."""
+    which = "AND key IS NOT NULL AND error IS NULL" if usable else ""
+    return bool(store.query(f"SELECT 1 FROM inputs WHERE run_id = ? {which} LIMIT 1", (run_id,)))
 
 
 def left_behind(store: RunStore, run_id: int) -> int:

@@ -264,8 +264,10 @@ async def _annotate(job: Job, interrupts: Interrupts) -> int:
             except Exception:  # a bug; what is paid for is written all the same
                 await _write_output(bench, corpus, job, interrupts)
                 raise
-            if corpus.is_empty and stopped is None and has_rows(job.output):
-                raise without_any(job.source.name, job.output)
+            if corpus.is_empty and has_rows(job.output):
+                if stopped is None:
+                    raise without_any(job.source.name, job.output)
+                click.echo(f"annotate: no record came before the stop, so {job.output} stays as it was", err=True)
             came = "this stream" if stopped is None else "what came before the stop"
             _tell_left_behind(job, corpus.left_behind, came)
             is_written = await _write_output(bench, corpus, job, interrupts)

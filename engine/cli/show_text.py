@@ -118,6 +118,7 @@ _RUN_ENDS = {
     "interrupted": "interrupted",
     "killed": "killed: its process ended before it did, or could not note its end (a full disk)",
     "store": "stopped: the run store could not be written, as on a full disk",
+    "input": "stopped: the input, or what was asked of it, could not be used",
     "crashed": "crashed: an error of the program ended it",
 }
 

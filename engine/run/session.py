@@ -28,7 +28,7 @@ from engine.run.readers import AsyncReader, InlineReader, Reader, ThreadReader
 from engine.run.result_stream import Feed, ResultStream
 from engine.run.traffic import Traffic
 from engine.vocabulary.config import Endpoint, RunConfig
-from engine.vocabulary.errors import ConfigError, EngineError, RunStopped, StoreError
+from engine.vocabulary.errors import ConfigError, EngineError, InputError, RunStopped, StoreError
 from engine.vocabulary.ports import Transport
 from engine.vocabulary.task import Task
 from engine.vocabulary.values import RawRecord, Result
@@ -313,6 +313,8 @@ def _status(error: BaseException) -> str:
     """How a run ended that ended with this: the store asks what a stopped one failed again, and not a crashed one."""
     if isinstance(error, StoreError):
         return "store"
+    if isinstance(error, ConfigError | InputError):
+        return "input"
     return error.kind if isinstance(error, RunStopped) else "crashed"
 
 

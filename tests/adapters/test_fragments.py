@@ -59,8 +59,13 @@ def test_no_eight_characters_of_a_key_in_a_row_are_left_in_an_error(said: str) -
 
 
 @pytest.mark.parametrize(
-    "said", [KEY, KEY[:25], KEY[:LEAST_IN_ANSWERS], _escaped(KEY), f"{KEY[:8]}\u200b{KEY[8:]}", f"{KEY}\u3002"]
-)
+    "said",
+    [
+        KEY, KEY[:25], KEY[:LEAST_IN_ANSWERS], _escaped(KEY), f"{KEY[:8]}\u200b{KEY[8:]}", f"{KEY}\u3002",
+        " ".join(KEY), "\\n".join((KEY[:9], KEY[9:])), "".join(f"%{ord(letter):02x}" for letter in KEY),
+        "".join(f"&#{ord(letter)};" for letter in KEY), "".join(f"&#x{ord(letter):x};" for letter in KEY),
+    ],
+)  # fmt: skip
 def test_no_sixteen_characters_of_a_key_in_a_row_are_left_in_an_answer(said: str) -> None:
     """An answer goes into the output: also where a model was made to spell the key as JSON would."""
     shown = Redaction([KEY]).answer(f'{{"output": "{said}"}}')
@@ -84,7 +89,7 @@ _TEXTS = st.text(
 @given(_TEXTS, st.integers(0, len(KEY) - LEAST), st.integers(LEAST, len(KEY)), _TEXTS)
 def test_whatever_stands_around_it_a_piece_is_found(before: str, at: int, length: int, after: str) -> None:
     """Where a text is clean it is left as it is; where a piece was put in, none is left."""
-    fragments = Fragments([KEY], least=LEAST, blanks=True)
+    fragments = Fragments([KEY], least=LEAST)
     piece = KEY[at : at + max(LEAST, length)]
     shown = fragments.hide(f"{before}|{piece}|{after}")
     lowered, runs = shown.lower(), [KEY[i : i + LEAST].lower() for i in range(len(KEY) - LEAST + 1)]
@@ -95,5 +100,5 @@ def test_whatever_stands_around_it_a_piece_is_found(before: str, at: int, length
 @given(st.text())
 def test_what_holds_no_piece_stays(text: str) -> None:
     """Every character of it, surrogates and marks as well."""
-    assert Fragments([KEY], least=LEAST, blanks=True).hide(text) == text
+    assert Fragments([KEY], least=LEAST).hide(text) == text
     assert Redaction([KEY]).answer(text) == text

@@ -45,8 +45,8 @@ class Redaction:
         disguises = [form for secret in known if len(secret) >= _LEAST_DISGUISED for form in _disguises(secret)]
         self._disguised = [re.compile(form) for form in disguises]
         self._disguised_bytes = [re.compile(form.encode()) for form in disguises]
-        self._pieces = Fragments(self._in_answers, least=_LEAST_PIECE, blanks=True)
-        self._pieces_in_answers = Fragments(self._in_answers, least=_LEAST_IN_ANSWERS, blanks=False)
+        self._pieces = Fragments(self._in_answers, least=_LEAST_PIECE)
+        self._pieces_in_answers = Fragments(self._in_answers, least=_LEAST_IN_ANSWERS, in_answers=True)
 
     def __repr__(self) -> str:
         return f"Redaction({len(self._in_answers)} secrets)"
