@@ -16,7 +16,6 @@ Then the engine, on the simulated endpoint and virtual time: the whole way from 
 from __future__ import annotations
 
 import argparse
-import math
 import multiprocessing
 import random
 import statistics
@@ -25,9 +24,9 @@ from functools import partial
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from benchmarks.common import write_json
+from benchmarks.gold_tried import show_tried
 from engine import Endpoint, Engine, Limits, Packing, Quality, Recovery, RunConfig, Task
 from engine.decide.gold_test import GoldTest
 from engine.testing import virtual_time
@@ -200,52 +199,6 @@ def measure(cell: Cell, *, runs: int, seed: int) -> dict[str, Any]:
 def measure_named(cell: Cell, *, runs: Mapping[str, int], seed: int) -> dict[str, Any]:
     """For a pool of processes: a cell with the runs that it gets."""
     return measure(cell, runs=runs[cell.name], seed=seed)
-
-
-# -- what else was tried -----------------------------------------------------------------------------------------------
-
-TRIED: dict[str, tuple[float, float, tuple[float, ...]]] = {
-    "a plain bet, no margin": (0.0, 0.05, (0.1, 0.2, 0.4, 0.6, 0.9)),
-    "stakes of the other guards": (0.0, 0.05, (0.05, 0.1, 0.2, 0.4, 0.8)),
-    "more than 1 point": (0.01, 0.05, (0.1, 0.2, 0.4, 0.6, 0.9)),
-    "more than 2 points": (0.02, 0.05, (0.1, 0.2, 0.4, 0.6, 0.9)),
-    "an eighth of the error": (0.0, 0.05 / 8, (0.1, 0.2, 0.4, 0.6, 0.9)),
-}
-"""Margin in the null, alpha, stakes: of one game on records one by one, without restarts or passes."""
-
-
-def plain_power(
-    loss: float, discordant: float, answers: int, tried: tuple[float, float, tuple[float, ...]], *, runs: int, seed: int
-) -> tuple[float, float]:
-    """How often such a game is won, and the median of the answers that it takes."""
-    margin, alpha, stakes = tried
-    drawn = np.random.default_rng(seed).random((runs, answers))
-    lost = (discordant + loss) / 2.0
-    gains = np.where(drawn < lost, 1.0, np.where(drawn < discordant, -1.0, 0.0)) - margin
-    capital = np.full((runs, answers), -np.inf)
-    for stake in stakes:
-        log = np.cumsum(np.log1p(stake / (1.0 + margin) * gains), axis=1)
-        capital = np.logaddexp(capital, log - math.log(len(stakes)))
-    won = np.maximum.accumulate(capital, axis=1) >= -math.log(alpha)
-    first = np.where(won[:, -1], won.argmax(axis=1) + 1, answers + 1)
-    return float(won[:, -1].mean()), float(np.median(first))
-
-
-def mcnemar_power(loss: float, discordant: float, answers: int) -> float:
-    """Of McNemar's test, one-sided at 5 %, looked at once: Connor 1987, as `quality_stats.gold_needed`."""
-    normal = statistics.NormalDist()
-    spread = math.sqrt(discordant - loss * loss)
-    return normal.cdf((loss * math.sqrt(answers) - normal.inv_cdf(0.95) * math.sqrt(discordant)) / spread)
-
-
-def show_tried(*, runs: int, seed: int) -> None:
-    """One line for each."""
-    cases = [(0.15, 0.19, 150), (0.15, 0.25, 150), (0.15, 0.31, 150), (0.05, 0.09, 1_500), (0.05, 0.15, 1_500)]
-    print("won, and the median of the answers: " + ", ".join(f"{loss:.2f} at d={d} in {n}" for loss, d, n in cases))
-    for name, tried in TRIED.items():
-        powers = [plain_power(*case, tried, runs=runs, seed=seed) for case in cases]
-        print(f"{name:<30}" + "".join(f"{won:8.2f} ({median:.0f})" for won, median in powers), flush=True)
-    print(f"{'McNemar, looked at once':<30}" + "".join(f"{mcnemar_power(*case):8.2f}" for case in cases))
 
 
 # -- the engine --------------------------------------------------------------------------------------------------------

@@ -1,13 +1,13 @@
 """SIGKILL at random moments of real runs, then resume: what was lost, doubled, mislabelled or paid for twice.
 
-python -m benchmarks.kills [--kills 20] [--records 800] [--seed 1] [--no-faults]
+python -m benchmarks.kills [--kills 20] [--records 800] [--seed 1] [--no-faults] [--votes 3]
 
 Each round starts `annotate run` in a process of its own against a simulated endpoint over sockets, kills it, looks
 into the store and at the output, and starts it again with another batch size and window: killed again, up to three
 times, then left to its end. A kill strikes some time after the start (`any`), or soon after the store is opened
 (`opening`), the input is being noted in it (`noting`), the first request is sent (`labelling`), or the output is being
 written (`writing`). A process that ends before its kill is due is not counted as a kill. Faults strike the first two
-sends of a record.
+sends of a record. With --votes every second round asks each record up to so many times.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ class Kill:
     after_s: float
     batch_size: int = 10
     concurrency: int = 8
+    votes: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +109,7 @@ def command(folder: Path, base_url: str, kill: Kill) -> list[str]:
         *(str(folder / "task.toml"), str(folder / "corpus.jsonl"), "--output", str(folder / "out.jsonl")),
         *("--base-url", base_url, "--model", "simulated", "--batch-size", str(kill.batch_size)),
         *("--max-concurrency", str(kill.concurrency), "--max-failed", "1"),
+        *(("--votes", str(kill.votes)) if kill.votes > 1 else ()),
     ]
 
 
@@ -238,7 +240,7 @@ async def kill_and_resume(
     )
 
 
-def drawn(rng: random.Random, longest_s: float) -> Kill:
+def drawn(rng: random.Random, longest_s: float, *, votes: int = 1) -> Kill:
     """A kill at random: soon after its moment, or anywhere."""
     moment = rng.choice(MOMENTS)
     longest = {"any": longest_s, "opening": 0.05, "noting": 0.1, "labelling": 1.5, "writing": 0.03}[moment]
@@ -247,6 +249,7 @@ def drawn(rng: random.Random, longest_s: float) -> Kill:
         after_s=round(rng.uniform(0.8 if moment == "any" else 0.0, longest), 4),
         batch_size=rng.choice((2, 5, 10, 25)),
         concurrency=rng.choice((4, 8, 16)),
+        votes=votes,
     )
 
 
@@ -262,8 +265,9 @@ async def rounds(options: argparse.Namespace) -> list[Round]:
                 labels=LABELS, delay_s=0.05, seed=len(done), strike="first_sends=2",
                 faults=FAULTS if options.faults else {},
             )  # fmt: skip
-            kills = [drawn(rng, options.longest_s) for _ in range(rng.randint(1, 3))]
-            last = drawn(rng, options.longest_s)
+            votes = options.votes if len(done) % 2 else 1
+            kills = [drawn(rng, options.longest_s, votes=votes) for _ in range(rng.randint(1, 3))]
+            last = drawn(rng, options.longest_s, votes=votes)
             done.append(
                 await kill_and_resume(Path(folder), records=options.records, kills=kills, last=last, config=config)
             )
@@ -278,6 +282,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--records", type=int, default=800)
+    parser.add_argument("--votes", type=int, default=1)
     parser.add_argument("--longest-s", type=float, default=4.0, help="of a kill at any time")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--faults", action=argparse.BooleanOptionalAction, default=True)

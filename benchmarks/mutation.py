@@ -36,13 +36,12 @@ COPIED = ("engine", "tests", "benchmarks", "pyproject.toml")
 SLACK_S = 15.0
 _STORE, _DAMAGE = "tests/adapters/test_store.py", "tests/adapters/test_store_damage.py"
 _HOLDER, _IN_FLIGHT = "tests/adapters/test_store_holder.py", "tests/adapters/test_in_flight.py"
-_COMMANDS = ("tests/cli/test_cli_store.py", "tests/cli/test_cli_store_damage.py")
 TESTS_OF_THE_STORE = {
     "holder": (_HOLDER, _STORE),
     "in_flight": (_IN_FLIGHT, _STORE),
     "run_store": (_STORE, _DAMAGE, _IN_FLIGHT, _HOLDER),
-    "salvage": (_DAMAGE, *_COMMANDS[1:]),
-    "stored": _COMMANDS,
+    "salvage": (_DAMAGE, "tests/cli/test_cli_store_damage.py"),
+    "stored": ("tests/adapters/test_stored.py",),
 }
 """Those that are nearest, of the modules that have such; the others have all."""
 
@@ -57,17 +56,16 @@ class Outcome:
 
 
 def matching_tests(module: str, root: Path) -> list[str]:
-    """Test files of a module: the one of its name, or of its name's first word; else those that import it."""
+    """Test files of a module: those of its name and of its name's first word; else those that import it."""
     path = Path(module)
     if "adapters" in path.parts:
         names = TESTS_OF_THE_STORE.get(path.stem, (_STORE, _DAMAGE, _IN_FLIGHT))
         return [name for name in names if (root / name).exists()]
     own = root / "tests/decide" / f"test_{path.stem}.py"
-    if own.exists():
-        return [str(own.relative_to(root))]
     part = own.with_name(f"test_{path.stem.partition('_')[0]}.py")  # of quality_judge: those of quality
-    if part.exists():
-        return [str(part.relative_to(root))]
+    named = [str(file.relative_to(root)) for file in dict.fromkeys((own, part)) if file.exists()]
+    if named:
+        return named
     imports = re.compile(rf"engine\.decide\.{path.stem}\b")
     found = [file for file in sorted(own.parent.glob("test_*.py")) if imports.search(file.read_text())]
     return [str(file.relative_to(root)) for file in found]

@@ -22,6 +22,8 @@ from engine.vocabulary.values import Result
 
 LABELS = ["red", "green", "blue"]
 ENDPOINT = Endpoint(base_url="http://simulated/v1", model="simulated")
+SAMPLING = Endpoint(base_url="http://simulated/v1", model="simulated", temperature=0.7)
+"""Where the same question may be answered in another way."""
 
 
 def make_task(**changes: Any) -> Task:
@@ -73,12 +75,13 @@ class Outcome:
 
 
 async def annotate_all(
-    records: Records, transport: Transport, config: RunConfig, *, task: Task | None = None, **engine: Any
-) -> Outcome:
+    records: Records, transport: Transport, config: RunConfig, *, task: Task | None = None,
+    endpoint: Endpoint = ENDPOINT, **engine: Any,
+) -> Outcome:  # fmt: skip
     """Annotate on the running loop."""
     outcome = Outcome()
     started = anyio.current_time()
-    async with Engine(ENDPOINT, config, transport=transport, **engine) as opened:
+    async with Engine(endpoint, config, transport=transport, **engine) as opened:
         stream = opened.annotate(task or make_task(), records)
         try:
             async for result in stream:

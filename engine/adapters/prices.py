@@ -34,7 +34,7 @@ def read_prices(path: str) -> PriceTable:
         raise ConfigError(f"{path} is no table of prices ({error}); {_FORM}") from None
     for listed in table.lists:
         for model, price in listed.models.items():
-            numbers = (price.input, price.output, price.cached_input or 0.0)
+            numbers = (price.input, price.output, price.cached_input or 0.0, price.cache_write or 0.0)
             if not all(number >= 0 and math.isfinite(number) for number in numbers):
                 raise ConfigError(f"{path}: the price of {model} must be numbers from 0 up")
     return table
@@ -42,5 +42,6 @@ def read_prices(path: str) -> PriceTable:
 
 _FORM = (
     'its form is: [[lists]] with as_of = "2026-01", source = "where it says so" and, to be used for one host only, '
-    'host = "api.example.com"; then [lists.models] with "model" = { input = 0.15, cached_input = 0.075, output = 0.60 }'
+    'host = "api.example.com"; then [lists.models] with "model" = { input = 0.15, cached_input = 0.075, output = 0.6 } '
+    "and cache_write beside them where a provider takes more for what it writes into its cache"
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import msgspec
 
 from engine.adapters.store import ANSWER_COLUMNS, AnswerRow, CallRow, InputRow, RunStore, SentRow, read_answer
 from engine.adapters.store.in_flight import left_over
+from engine.adapters.stored_second import had_by_second, rescue_values, rescued
 from engine.vocabulary.errors import ConfigError, StoreError
 from engine.vocabulary.task import Task
 
@@ -107,7 +109,8 @@ def store_path(given: str) -> Path:
     if path.is_dir():
         raise ConfigError(f"{given} is a folder; give a run store in it, or the output file that it lies beside")
     raise ConfigError(
-        f"{given} is not a run store, and there is none beside it ({beside.name}); give the file named by --store"
+        f"{given} is not a run store, and there is none beside it ({beside.name}); give the file named by --store. "
+        f"If it was one, it is damaged: annotate salvage {shlex.quote(given)} NEW"
     )
 
 
@@ -120,7 +123,7 @@ def _is_database(path: Path) -> bool:
 
 
 _RUN = (
-    "SELECT r.id, r.settings_id, s.task_key, s.model, s.task, r.started_at, r.ended_at, r.status, r.config "
+    "SELECT r.id, r.settings_id, s.task_key, s.model, s.task, r.started_at, r.ended_at, r.status, r.config, r.inputs "
     "FROM runs r JOIN settings s ON s.id = r.settings_id"
 )
 
@@ -166,15 +169,58 @@ def noted_inputs(store: RunStore) -> list[str]:
     return sorted({note["input"] for note in notes if isinstance(note.get("input"), str)})
 
 
+class InputList(msgspec.Struct, frozen=True, kw_only=True):
+    """A list of inputs, and the run that it is of.
+
+    :ivar inputs: how many records it has; None where it is not complete.
+    :ivar goes_on: its run does, and notes a stream as it comes: what it holds so far is all that there is.
+    :ivar passed_over: a newer run that ended before its list was complete.
+    """
+
+    run: StoredRun
+    inputs: int | None
+    goes_on: bool
+    passed_over: int | None = None
+
+
+def newest_list(store: RunStore) -> InputList | None:
+    """The list that outputs are made from: the newest that is complete, or of a stream that goes on.
+
+    Without any such list it is the newest that was begun.
+
+    :raises StoreError: the row of a run is damaged.
+    """
+    store.check_runs()  # any of them may be the one, or its second model's part
+    listed = "r.inputs IS NOT NULL OR EXISTS (SELECT 1 FROM inputs i WHERE i.run_id = r.id)"
+    rows = store.query(f"{_RUN} WHERE r.first_run IS NULL AND ({listed}) ORDER BY r.id DESC")
+    passed_over = None
+    for row in rows:
+        inputs = row[9]
+        if inputs == 0:  # of an empty file; those before it are gone
+            return None
+        run = _run(store, row)
+        goes_on = inputs is None and _is_noting_a_stream(store, run)
+        if inputs is not None or goes_on:
+            return InputList(run=run, inputs=inputs, goes_on=goes_on, passed_over=passed_over)
+        passed_over = passed_over or run.id
+    return InputList(run=_run(store, rows[0]), inputs=None, goes_on=False) if rows else None
+
+
 def newest_input(store: RunStore) -> StoredRun | None:
-    """The newest run whose list of inputs is there: the one that outputs are made from."""
-    listed = "EXISTS (SELECT 1 FROM inputs i WHERE i.run_id = r.id)"
-    rows = store.query(f"{_RUN} WHERE {listed} ORDER BY r.id DESC LIMIT 1")
-    return _run(store, rows[0]) if rows else None
+    """The run of `newest_list`."""
+    newest = newest_list(store)
+    return None if newest is None else newest.run
+
+
+def _is_noting_a_stream(store: RunStore, run: StoredRun) -> bool:
+    """Of a file the list is complete before the first record is asked, so a part of it is nothing to write."""
+    is_streamed = run.note.get("streamed") is True or run.note.get("source") == "api"
+    return run.status is None and is_streamed and (store.path is None or is_held(store.path))
 
 
 def _run(store: RunStore, row: Sequence[Any]) -> StoredRun:
-    id_, settings_id, task_key, model, task, started_at, ended_at, status, note = row
+    id_, settings_id, task_key, model, task, started_at, ended_at, status, note, _ = row
+    store.check_settings(settings_id)
     try:
         return StoredRun(
             id=id_,
@@ -255,9 +301,10 @@ def _merged(one: OutcomeCount, other: OutcomeCount) -> OutcomeCount:
 def input_count(store: RunStore, run: StoredRun) -> InputCount:
     """What became of the records of this run's input so far."""
     rows = store.query(
-        "SELECT count(*), sum(a.ok = 1), sum(a.ok = 0), sum(i.error IS NOT NULL) FROM inputs i LEFT JOIN answers a "
-        "ON a.settings_id = ? AND a.key = i.key AND a.digest = i.digest WHERE i.run_id = ?",
-        (run.settings_id, run.id),
+        "SELECT count(*), sum(a.ok = 1 OR b.ok = 1), sum(a.ok = 0 AND b.ok IS NULL), sum(i.error IS NOT NULL) "
+        "FROM inputs i LEFT JOIN answers a ON a.settings_id = ?1 AND a.key = i.key AND a.digest = i.digest "
+        f"{rescued('?3', '?4')} WHERE i.run_id = ?2",
+        (run.settings_id, run.id, *rescue_values(store, run.id)),
     )
     total, ok, failed, unusable = rows[0]
     return InputCount(total=total, ok=ok or 0, failed=failed or 0, unusable=unusable or 0)
@@ -319,13 +366,41 @@ def failed_records(store: RunStore, run: StoredRun | None, settings_id: int, *, 
         return [StoredRecord(place=None, answer=read_answer(row)) for row in rows]
     rows = store.query(
         f"SELECT {_PLACE}, {_ANSWER} FROM inputs i LEFT JOIN answers a "
-        "ON a.settings_id = ? AND a.key = i.key AND a.digest = i.digest "
-        "WHERE i.run_id = ? AND (a.ok = 0 OR i.error IS NOT NULL) ORDER BY i.position LIMIT ?",
-        (settings_id, run.id, most),
+        f"ON a.settings_id = ?1 AND a.key = i.key AND a.digest = i.digest {rescued('?4', '?5')} "
+        "WHERE i.run_id = ?2 AND (a.ok = 0 OR i.error IS NOT NULL) AND b.ok IS NULL ORDER BY i.position LIMIT ?3",
+        (settings_id, run.id, most, *rescue_values(store, run.id)),
     )
     return [
         StoredRecord(place=_place(row[:6]), answer=None if row[6] is None else read_answer(row[6:])) for row in rows
     ]
+
+
+def failed_by_second(store: RunStore, run: StoredRun | None, *, most: int) -> list[StoredRecord]:
+    """Records that a second model failed, and whose first answer stands, with that failure, in the input's order."""
+    columns = f"{_PLACE}, {_ANSWER.replace('a.', 'b.')}"
+    rows = _failed_by_second(store, run, columns, f"ORDER BY i.position LIMIT {most:d}")
+    return [StoredRecord(place=_place(row[:6]), answer=read_answer(row[6:])) for row in rows]
+
+
+def count_failed_by_second(store: RunStore, run: StoredRun | None) -> int:
+    """How many there are."""
+    return sum(count for (count,) in _failed_by_second(store, run, "count(*)"))
+
+
+def _failed_by_second(
+    store: RunStore, run: StoredRun | None, columns: str, how: str = ""
+) -> list[tuple[Any, ...]]:  # fmt: skip
+    second = None if run is None else store.second_run(run.id)
+    if run is None or second is None:
+        return []
+    had, of_had = had_by_second("a", second)
+    return store.query(
+        f"SELECT {columns} FROM inputs i "
+        "JOIN answers a ON a.settings_id = ? AND a.key = i.key AND a.digest = i.digest AND a.ok = 1 "
+        "JOIN answers b ON b.settings_id = ? AND b.key = i.key AND b.digest = i.digest AND b.ok = 0 "
+        f"WHERE i.run_id = ? AND {had} {how}",
+        (run.settings_id, second.settings_id, run.id, *of_had),
+    )
 
 
 def calls(store: RunStore, numbers: Sequence[int]) -> list[CallRow]:

@@ -22,7 +22,8 @@ from engine.vocabulary.task import Task
 
 _SHARED = (
     "base_url", "provider", "model", "model_path", "rpm", "tpm", "max_input_tokens", "max_output_tokens",
-    "prices", "price_input", "price_output", "price_cached", "key_file", "timeout_s", "temperature", "extra_body",
+    "prices", "price_input", "price_output", "price_cached", "price_cache_write", "key_file", "timeout_s",
+    "temperature", "extra_body",
     "reasoning_effort", "headers", "answer_form", "log_json", "log_level",
 )  # fmt: skip
 """Options that mean the same as in `run`."""

@@ -31,6 +31,10 @@ def export_command(store_or_output: str, output: str, csv_safe: bool) -> int:
         check_output_path(output)
         for source in noted_inputs(store):
             check_output_path(output, source=source)
-        count = write_newest(store, output, csv_safe=csv_safe)
+        count = write_newest(store, output, csv_safe=csv_safe, tell=_tell)
     click.echo(f"{count:,} records written to {'standard output' if output == '-' else output}", err=True)
     return ALL_ANNOTATED
+
+
+def _tell(said: str) -> None:
+    click.echo(f"annotate: {said}", err=True)

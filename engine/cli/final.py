@@ -13,6 +13,7 @@ from rich.text import Text
 from engine.report import sentences, words
 from engine.report.document import Percentiles, Report
 from engine.report.gold import gold_values
+from engine.report.saving import saved_words
 from engine.report.variables import variable_values
 from engine.report.vote_words import escalation_values, votes_values
 
@@ -145,16 +146,15 @@ def _requests(report: Report) -> list[str]:
 def _tokens(report: Report) -> list[str]:
     tokens = report.tokens
     cached = f" ({words.share(tokens.cached, tokens.input)} cached)" if tokens.cached else ""
+    cached += f" ({words.share(tokens.written, tokens.input)} written into the cache)" if tokens.written else ""
     thought = f" ({words.share(tokens.reasoning, tokens.output)} reasoning)" if tokens.reasoning else ""
     said = [f"{words.number(tokens.input)} in{cached}", f"{words.number(tokens.output)} out{thought}"]
     if tokens.wasted:
         said.append(f"{words.share(tokens.wasted, tokens.input + tokens.output)} wasted")
     if tokens.estimated:
         said.append(f"{words.share(tokens.estimated, tokens.input + tokens.output)} of it our estimate")
-    if tokens.saved is not None and tokens.saved.input > 0:
-        alone = words.share(tokens.saved.input, tokens.input + tokens.saved.input)
-        said.append(f"about {alone} of the input saved against one record a call")
-    return said
+    saved = saved_words(report)
+    return said if saved is None else [*said, saved]
 
 
 def _speed(report: Report) -> Iterator[Row]:

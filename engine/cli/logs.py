@@ -22,7 +22,7 @@ import msgspec
 from engine.run.log import LOGGER, PROCESS, Event, log_error
 from engine.vocabulary.config import Endpoint
 from engine.vocabulary.errors import ConfigError
-from engine.vocabulary.secrets import HIDDEN, has_secret_form, names_secret
+from engine.vocabulary.secrets import HIDDEN, Secret, has_secret_form, names_secret, revealed
 
 STANDARD_ERROR = "-"
 LEVELS = ("debug", "info", "warning", "error")
@@ -101,7 +101,7 @@ class _Writer(logging.Handler):
             if self._file is None:
                 click.echo(line, err=True)
             else:
-                os.write(self._file, line.encode() + b"\n")
+                _write_whole(self._file, line.encode() + b"\n")
         except (OSError, ValueError) as error:
             self._is_broken = True
             if self._file is not None:
@@ -202,9 +202,20 @@ def _opened(path: str) -> int:
     try:
         if Path(path).is_file() and not _is_log(path):
             raise ConfigError(f"--log-json: {path} is there and is no log; name another file")
-        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise ConfigError(f"--log-json: {path} cannot be written: {error.strerror or error}") from None
+    with suppress(OSError):  # a full disk, or a process that was killed, left half a line: ours begins on its own
+        size = os.fstat(file).st_size
+        if size and os.pread(file, 1, size - 1) != b"\n":
+            os.write(file, b"\n")
+    return file
+
+
+def _write_whole(file: int, line: bytes) -> None:
+    """:raises OSError: not all of it could be written: a disk that is all but full takes a part, and says so."""
+    while line:
+        line = line[os.write(file, line) :]
 
 
 def _is_log(path: str) -> bool:
@@ -216,5 +227,9 @@ def _secrets(endpoint: Endpoint | None) -> list[str]:
     if endpoint is None:
         return []
     key = [] if endpoint.api_key is None else [endpoint.api_key.reveal()]
-    headers = [text for name, text in endpoint.headers.items() if names_secret(name) or has_secret_form(text)]
+    headers = [
+        revealed(value)
+        for name, value in endpoint.headers.items()
+        if isinstance(value, Secret) or names_secret(name) or has_secret_form(value)
+    ]
     return key + headers + [word for text in headers for word in text.split()]

@@ -14,10 +14,11 @@ import msgspec
 
 from engine.adapters.key_file import key_for
 from engine.adapters.prices import read_prices
-from engine.adapters.providers.known import PROVIDERS, key_variables, provider_at
+from engine.adapters.providers.known import KEY_VARIABLE, PROVIDERS, key_variables, provider_at
 from engine.cli.logs import LEVELS, Wish
 from engine.cli.secrets import body_with_secrets, check_body, header_value
 from engine.run.prices import priced
+from engine.run.second import SECOND_KEY_VARIABLE
 from engine.vocabulary.config import (
     MOST_GOLD,
     Endpoint,
@@ -30,7 +31,8 @@ from engine.vocabulary.config import (
     RunConfig,
 )
 from engine.vocabulary.errors import ConfigError
-from engine.vocabulary.secrets import secret_parameter, shown_address
+from engine.vocabulary.prices import PriceTable
+from engine.vocabulary.secrets import Secret, secret_parameter, shown_address
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # Headers of the engine's own: the user's spelling must not make a second one of them.
@@ -43,6 +45,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     :ivar endpoint: None for the embedded model.
     :ivar embedded: how the embedded model is asked, but for its address.
     :ivar key_variable: the variable or file where the endpoint's key was found; None if there is none.
+    :ivar own_prices: the table that the user names.
     """
 
     endpoint: Endpoint | None
@@ -52,6 +55,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     allow_change: bool
     key_variable: str | None = None
     log: Wish = Wish()
+    own_prices: PriceTable | None = None
 
 
 class _Finite(click.FloatRange):
@@ -75,9 +79,9 @@ def _json_object(context: click.Context, parameter: click.Parameter, value: str 
     return document
 
 
-def _headers(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+def _headers(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str | Secret]:
     """Never repeats what was given: a header may be a key."""
-    headers = {}
+    headers: dict[str, str | Secret] = {}
     for number, value in enumerate(values, start=1):
         name, separator, content = value.partition("=")
         name = name.strip()
@@ -112,15 +116,16 @@ def _base_url(context: click.Context, parameter: click.Parameter, value: str | N
         usable = False
     if not usable:
         raise click.BadParameter(f"{shown_address(value)!r} is not a URL like http://localhost:8000/v1")
+    is_second = parameter.name == "escalate_base_url"
     if "@" in parts.netloc:
-        raise click.BadParameter(
-            "holds a user or a password; give a key in ANNOTATE_API_KEY, or use --header Authorization=env:VARIABLE"
-        )
+        by_header = "" if is_second else ", or use --header Authorization=env:VARIABLE"
+        variable = SECOND_KEY_VARIABLE if is_second else KEY_VARIABLE
+        raise click.BadParameter(f"holds a user or a password; give a key in {variable}{by_header}")
     parameter_name = secret_parameter(value)
     if parameter_name is not None:
         raise click.BadParameter(
             f"its parameter {parameter_name} looks like a key, and an address is shown; give the key in "
-            "ANNOTATE_API_KEY, or use --header NAME=env:VARIABLE"
+            + (SECOND_KEY_VARIABLE if is_second else f"{KEY_VARIABLE}, or use --header NAME=env:VARIABLE")
         )
     return value.strip()
 
@@ -168,6 +173,7 @@ _OPTIONS: list[Callable[[Any], Any]] = [
                  help="logprobs: also by the probabilities of an answer's tokens, where the endpoint gives them."),
     click.option("--escalate-below", type=_Finite(0, 1, min_open=True), metavar="P",
                  help="Ask a second model about records less sure than P; needs --votes or --confidence."),
+    click.option("--escalate-failed", is_flag=True, help="Ask it about records that the first model failed, too."),
     click.option("--escalate-model", metavar="NAME", help="The second model, whose answers then count."),
     click.option("--escalate-base-url", callback=_base_url, metavar="URL", help="Its endpoint.  [default: the same]"),
     click.option("--escalate-price-input", type=_Finite(min=0), metavar="X",
@@ -199,6 +205,8 @@ _OPTIONS: list[Callable[[Any], Any]] = [
     click.option("--price-output", type=_Finite(min=0), metavar="X", help="US dollars per million output tokens."),
     click.option("--price-cached", type=_Finite(min=0), metavar="X",
                  help="... per million input tokens read from a cache."),
+    click.option("--price-cache-write", type=_Finite(min=0), metavar="X",
+                 help="... per million input tokens written into a cache, where that costs more than other input."),
     click.option("--timeout-s", type=_Finite(min=0, min_open=True), metavar="X",
                  help="For one HTTP attempt.  [default: 120; embedded model: 600]"),
     click.option("--retry-failed", is_flag=True, help="Ask again for records that failed in an earlier run."),
@@ -276,6 +284,7 @@ def run_settings(options: dict[str, Any]) -> Settings:
         allow_change=options["allow_change"],
         key_variable=found.variable if found else None,
         log=Wish(json=options["log_json"], level=options["log_level"]),
+        own_prices=own,
     )
 
 
@@ -349,17 +358,19 @@ def _max_batch_size(batch_size: int | None, most: int | None) -> int:
 
 
 def _escalation(options: dict[str, Any]) -> Escalation | None:
-    below, model = options["escalate_below"], options["escalate_model"]
+    below, failed, model = options["escalate_below"], options["escalate_failed"], options["escalate_model"]
     more = [name for name in ("base_url", "price_input", "price_output") if options[f"escalate_{name}"] is not None]
-    if below is None and model is None and not more:
+    if not (below is not None or failed or model is not None or more):
         return None
-    if below is None or model is None:
-        raise click.UsageError("--escalate-below and --escalate-model go together")
+    if model is None or not (below is not None or failed):
+        raise click.UsageError("--escalate-model goes together with --escalate-below or --escalate-failed")
     given = options["escalate_price_input"], options["escalate_price_output"]
     if (given[0] is None) != (given[1] is None):
         raise click.UsageError("--escalate-price-input and --escalate-price-output go together")
     prices = None if given[0] is None else Prices(input=given[0], output=given[1])
-    return Escalation(below=below, model=model, base_url=options["escalate_base_url"], prices=prices)
+    return Escalation(
+        below=below, failed=failed, model=model, base_url=options["escalate_base_url"], prices=prices
+    )  # fmt: skip
 
 
 def _prices(options: dict[str, Any]) -> Prices | None:
@@ -368,4 +379,7 @@ def _prices(options: dict[str, Any]) -> Prices | None:
         return None
     if None in given:
         raise click.UsageError("--price-input and --price-output go together")
-    return Prices(input=options["price_input"], output=options["price_output"], cached_input=options["price_cached"])
+    return Prices(
+        input=options["price_input"], output=options["price_output"], cached_input=options["price_cached"],
+        cache_write=options["price_cache_write"],
+    )  # fmt: skip

@@ -12,6 +12,7 @@ from engine.cli.bench_options import numbers_of
 from engine.cli.exits import ALL_ANNOTATED
 from engine.cli.options import run_settings
 from engine.cli.plan_text import print_plan
+from engine.cli.reasoning_option import reasoning_tokens
 from engine.cli.run import run_command
 from engine.run.tasks import load_task, source_for
 from engine.tuning.page.html import write_plan
@@ -20,22 +21,10 @@ from engine.vocabulary.errors import ConfigError
 
 _SHARED = frozenset({
     "base_url", "provider", "model", "rpm", "tpm", "itpm", "otpm", "max_concurrency", "max_input_tokens",
-    "max_output_tokens", "price_input", "price_output", "price_cached", "prices", "no_dedup", "limit", "seed",
+    "max_output_tokens", "price_input", "price_output", "price_cached", "price_cache_write", "prices",
+    "no_dedup", "limit", "seed", "votes", "votes_stop", "temperature",
 })  # fmt: skip
 """Options that mean the same as in `run`."""
-
-
-def _reasoning(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[float, float] | None:
-    if value is None:
-        return None
-    call, _, record = value.partition(",")
-    try:
-        numbers = float(call), float(record or 0)
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is not of the form N or N,M, such as 800,40") from None
-    if not all(0 <= number < 1e9 for number in numbers):
-        raise click.BadParameter(f"{value!r}: tokens are numbers from 0 up")
-    return numbers
 
 
 @click.command("plan", params=[option for option in run_command.params if option.name in _SHARED])
@@ -65,16 +54,23 @@ def _reasoning(context: click.Context, parameter: click.Parameter, value: str | 
 )
 @click.option(
     "--reasoning-tokens",
-    callback=_reasoning,
+    callback=reasoning_tokens,
     metavar="N[,M]",
     help="Tokens that the model thinks with before it answers: N a request, and M a record.  [default: as the store's "
     "calls say]",
+)
+@click.option(
+    "--vote-agreement",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    help="Of two answers to a record in two rounds of votes, how often they are the same.  [default: as the store's "
+    "run says, else 0.8]",
 )
 @click.option("--keyed", is_flag=True, help="For --answer-form keyed.")
 @click.option("--report", type=click.Path(path_type=Path), metavar="DIR", help="Write plan.json and plan.html there.")
 def plan_command(
     task: str, input: str, batch_sizes: tuple[int, ...], sample: int, store: Path | None, keyed: bool,
-    reasoning_tokens: tuple[float, float] | None, report: Path | None, **options: Any,
+    reasoning_tokens: tuple[float, float] | None, vote_agreement: float | None, report: Path | None, **options: Any,
 ) -> int:  # fmt: skip
     """Say what labelling INPUT as TASK says will take, for each batch size: requests, tokens, cost and time.
 
@@ -91,6 +87,8 @@ def plan_command(
         store=store,
         model=settings.endpoint.model if settings.endpoint else None,
         reasoning=reasoning_tokens,
+        temperature=options["temperature"],
+        agreement=vote_agreement,
     )
     if report is not None and report.exists() and not report.is_dir():
         raise ConfigError(f"--report: {report} is a file; name a folder")

@@ -38,7 +38,8 @@ def _table(plan: Plan) -> Table:
     sampled = ["±"] if _is_sampled(plan) else []
     thought = ["reasoning"] if _thinks(plan) else []
     tokens = ("input tokens", *sampled, "static", "output", *thought)
-    for name in ("batch", "requests", *tokens, "input saved", *_more(plan)):
+    asks = ["asks"] if plan.votes is not None else []
+    for name in ("batch", *asks, "requests", *tokens, "input saved", *_more(plan)):
         table.add_column(name, justify="right", no_wrap=True)
     for each in plan.forecasts:
         table.add_row(*_row(plan, each))
@@ -64,7 +65,9 @@ def _thinks(plan: Plan) -> bool:
 
 
 def _row(plan: Plan, each: Forecast) -> Iterator[str]:
-    yield f"{each.batch_size}{' <' if each.batch_size == plan.worth_it else '  '}"
+    yield f"{words.batch_size(each.batch_size, each.mean_size)}{' <' if each.batch_size == plan.worth_it else '  '}"
+    if plan.votes is not None:
+        yield f"{each.rounds.expected:.2f}"
     yield words.number(each.requests)
     yield words.number(each.input_tokens)
     if _is_sampled(plan):

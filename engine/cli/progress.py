@@ -123,6 +123,7 @@ class Watch:
             input_tokens=self._counters.tokens_input,
             cached_tokens=self._counters.tokens_cached,
             output_tokens=self._counters.tokens_output,
+            written_tokens=self._counters.tokens_written,
         )
 
 

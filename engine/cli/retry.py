@@ -19,7 +19,15 @@ from engine.adapters.stored import (
     runs,
     store_path,
 )
-from engine.adapters.stored_again import AnswerFilter, answered_keys, has_answers, left_behind, mark_again
+from engine.adapters.stored_again import (
+    AnswerFilter,
+    Marked,
+    answered_keys,
+    has_answers,
+    left_behind,
+    mark_again,
+    unfinished_retry,
+)
 from engine.cli.console import pasteable
 from engine.cli.exits import ALL_ANNOTATED, STOPPED
 from engine.cli.logs import LoggedCommand, logging_refusals
@@ -43,24 +51,16 @@ from engine.vocabulary.errors import ConfigError
 @click.option("--task", metavar="TASK.toml", help="The task file, if it moved.")
 @click.option("--input", metavar="INPUT", help="The input, if it moved.")
 @run_options
-def retry_command(
-    store_or_output: str,
-    failed: bool,
-    kinds: tuple[str, ...],
-    batch_size_above: int | None,
-    ids: tuple[str, ...],
-    task: str | None,
-    input: str | None,
-    **options: Any,
-) -> int:
+def retry_command(**given: Any) -> int:
     """Ask again for failed records, or for those that the filters name, in the order of the input.
 
     STORE_OR_OUTPUT is a run store, or the output file that it lies beside. Task, input and options are those of the
     run, except where other ones are given here (--batch-size 1). Earlier answers stay until there are new ones. The
     run's report is kept: it becomes report-1 beside that of the retry.
     """
-    with logging_refusals(options, store_or_output, task, input, options["output"], options["store"]):
-        return _asked_again(store_or_output, failed, kinds, batch_size_above, ids, task, input, options)
+    files = (given[name] for name in ("store_or_output", "task", "input", "output", "store"))
+    with logging_refusals(given, *files):
+        return _asked_again(**given)
 
 
 def _asked_again(
@@ -71,7 +71,7 @@ def _asked_again(
     ids: tuple[str, ...],
     task: str | None,
     input: str | None,
-    options: dict[str, Any],
+    **options: Any,
 ) -> int:
     if "bad-record" in kinds:
         raise ConfigError(
@@ -95,18 +95,19 @@ def _asked_again(
     if not job.source.rereadable:
         raise ConfigError(f"--input {input}: is a stream, which cannot be read twice; give a file")
     ask_again = pasteable(["retry", str(path)])
-    job = msgspec.structs.replace(job, note=job.note | {"base": _base(run)}, ask_again=ask_again)
+    note = job.note | {"base": _base(run), "again": wanted.note()}
+    job = msgspec.structs.replace(job, note=note, ask_again=ask_again)
     _check_same_question(run, job)
     with closing(read_store(path)) as store:
-        found = has_answers(store, run.settings_id, wanted)
+        found = has_answers(store, _settings(store, run), wanted) or unfinished_retry(store, wanted) is not None
     mark = _Mark(wanted, job)
     code = run_job(msgspec.structs.replace(job, when_noted=mark)) if found else ALL_ANNOTATED
-    if not mark.total:
+    if not mark.goes_on:
         if code == ALL_ANNOTATED:
             click.echo("No answer of that kind is to a text of this input; nothing is asked again.", err=True)
         return code
     if code != STOPPED:
-        _settle_marks(path, run)
+        _settle_marks(path, run, mark.marked)
     return code
 
 
@@ -142,9 +143,16 @@ def _wrote(run: StoredRun, output: Path) -> bool:
     return isinstance(noted, str) and Path(noted).resolve() == output.resolve()
 
 
+def _settings(store: RunStore, run: StoredRun) -> list[int]:
+    """The settings of the run's model, and those of its second one."""
+    second = store.second_run(run.id)
+    return [run.settings_id] if second is None else [run.settings_id, second.settings_id]
+
+
 def _check_kinds(store: RunStore, run: StoredRun, kinds: Sequence[str]) -> None:
     """A kind that no record failed with is most likely misspelled: it would ask for nothing, without a word."""
-    known = [count.kind for count in answer_counts(store, run.settings_id) if count.kind is not None]
+    counts = [count for settings_id in _settings(store, run) for count in answer_counts(store, settings_id)]
+    known = list(dict.fromkeys(count.kind for count in counts if count.kind is not None))
     unknown = next((kind for kind in kinds if kind not in known), None)
     if unknown is not None:
         there = f"its failures are: {', '.join(known)}" if known else "no answer in it is a failure"
@@ -219,24 +227,34 @@ def _check_same_question(run: StoredRun, job: Job) -> None:
 
 
 class _Mark:
-    """Marks what is to be asked again when the input is noted, and tells how many; without any the run is off."""
+    """Marks what is to be asked again when the input is noted, and tells how many; without any the run is off.
+
+    One that was begun and did not end is gone on with: what it had asked is not asked once more.
+    """
 
     def __init__(self, wanted: AnswerFilter, job: Job) -> None:
         self._wanted = wanted
         self._job = job
-        self.total = 0
+        self.marked = Marked(counts={})
+        self.goes_on = False
 
     def __call__(self, store: RunStore, run: Run) -> bool:
         self._check_whole(store, run)
-        counts = mark_again(store, run.settings_id, self._wanted, run_id=run.run_id)
-        self.total = sum(counts.values())
-        if self.total:
-            kinds = ", ".join(
-                f"{count:,} {'done' if kind is None else f'failed ({kind})'}" for kind, count in counts.items()
+        earlier = unfinished_retry(store, self._wanted, before=run.run_id)
+        self.marked = mark_again(store, run.settings_id, self._wanted, run_id=run.run_id, earlier=earlier)
+        if earlier is not None and earlier.run_after and not self.marked.total:  # that run asked for the rest of it
+            earlier = None
+            self.marked = mark_again(store, run.settings_id, self._wanted, run_id=run.run_id)
+        self.goes_on = self.marked.total > 0 or earlier is not None
+        if earlier is not None:
+            click.echo(
+                f"the retry that began as run {earlier.since} did not end: it is gone on with, and what it had "
+                "answered is not asked again",
+                err=True,
             )
-            verb = "record is" if self.total == 1 else "records are"
-            click.echo(f"{self.total:,} {verb} asked again: {kinds}", err=True)
-        return self.total > 0
+        if self.marked.total:
+            click.echo(_told(self.marked), err=True)
+        return self.goes_on
 
     def _check_whole(self, store: RunStore, run: Run) -> None:
         """A part of the input would leave the output with the rows of that part: `--input` is for one that moved."""
@@ -249,10 +267,23 @@ class _Mark:
             )
 
 
-def _settle_marks(path: Path, run: StoredRun) -> None:
+def _told(marked: Marked) -> str:
+    kinds = ", ".join(
+        f"{count:,} {'done' if kind is None else f'failed ({kind})'}" for kind, count in marked.counts.items()
+    )
+    verb = "record is" if marked.total == 1 else "records are"
+    whose = ""
+    if marked.second is not None and marked.of_second:
+        whose = f"; {marked.of_second:,} of the second model, {marked.second.model}"
+    return f"{marked.total:,} {verb} asked again: {kinds}{whose}"
+
+
+def _settle_marks(path: Path, run: StoredRun, marked: Marked) -> None:
     """A done record whose new ask failed keeps its answer, and is not asked yet again by the next run."""
     with closing(open_store(path)) as store:
         kept = store.clear_redo(run.settings_id)
+        if marked.second is not None:
+            kept += store.clear_redo(marked.second.settings_id)
     if kept:
         show = pasteable(["show", str(path)])
         click.echo(f"{kept:,} keep their earlier answer: asked again, they failed; see {show}", err=True)

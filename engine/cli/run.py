@@ -15,6 +15,7 @@ import msgspec
 
 from engine.adapters.files import FileSource, check_output_path, write_rows
 from engine.adapters.files.atomic import make_folder
+from engine.adapters.providers.efforts import is_refused, without_effort
 from engine.adapters.providers.known import KEY_VARIABLE, key_variables
 from engine.adapters.store import NotByRun, RunStore
 from engine.adapters.stored import STORE_SUFFIX, newest_input
@@ -430,6 +431,10 @@ def _ways_on(job: Job, stopped: RunStopped) -> list[str]:
             lines.append(f"Set the right one with: export {KEY_VARIABLE}=...")
     if isinstance(stopped.__cause__, NotByRun):
         return lines  # it says itself what comes first
+    if is_refused(job.settings.embedded.reasoning_effort, str(stopped)):  # the same would be refused again
+        again = without_effort(job.again)
+        by = "Go on without it" if again != job.again else "Give one that it takes (--reasoning-effort) beside"
+        return [*lines, f"Every answer is kept. {by}: {again}"]
     if job.store is None:
         lines.append("Nothing was kept, because the output is standard output; --store FILE would keep the answers.")
     elif job.ask_again is not None and stopped.kind == "brake":  # they may be just the records that always fail

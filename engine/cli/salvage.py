@@ -20,6 +20,10 @@ def salvage_command(store: str, new_store: str) -> int:
     saved = salvage(store, new_store)
     left = f"; {saved.damaged:,} more were damaged themselves and are left behind" if saved.damaged else ""
     click.echo(f"{saved.answers:,} answers saved in {new_store}{left}", err=True)
+    if saved.is_part:
+        click.echo("Pages of answers, or of their index, are damaged: what else was on them is asked again", err=True)
+    if saved.first_page_damaged:
+        click.echo("The store's first page was damaged; its tables were read all the same", err=True)
     if saved.tasks_unreadable:
         click.echo("What the task said could not be read; the same `annotate run` notes it again", err=True)
     if saved.runs_unreadable:

@@ -13,19 +13,19 @@ import click
 
 from engine.adapters.key_file import read_secret
 from engine.adapters.providers.known import KEY_VARIABLE
-from engine.vocabulary.secrets import has_secret_form, names_secret, secret_place
+from engine.vocabulary.secrets import Secret, has_secret_form, names_secret, secret_place
 
 _PLACES = ("env:", "file:")
 
 
-def header_value(name: str, value: str) -> str:
-    """The value of a header, from where it says that it is.
+def header_value(name: str, value: str) -> str | Secret:
+    """The value of a header, from where it says that it is; then it is a key, whatever the header is called.
 
     :raises click.BadParameter: it is a key, or the variable is not set; the text does not show it.
     :raises ConfigError: the file cannot be used.
     """
     if value.startswith(_PLACES):
-        return _fetched(name, value)
+        return Secret(_fetched(name, value))
     if names_secret(name) or has_secret_form(value):
         ours = f"set the key in {KEY_VARIABLE} or give --key-file" if name == "Authorization" else "keep it elsewhere"
         raise click.BadParameter(

@@ -13,6 +13,7 @@ from engine.adapters.store import RunStore, read_store
 from engine.adapters.stored import (
     StoredRecord,
     StoredRun,
+    failed_by_second,
     failed_records,
     newest_input,
     records_with_id,
@@ -105,11 +106,14 @@ def _stories(opened: _Opened, found: list[StoredRecord]) -> list[RecordStory]:
 
 def _show_failed(opened: _Opened, limit: int, *, as_json: bool) -> None:
     found = failed_records(opened.store, opened.listed, opened.settings_id, most=limit + 1)
-    for record in found[:limit]:
+    of_second = failed_by_second(opened.store, opened.listed, most=limit + 1)
+    stands = [False] * len(found) + [True] * len(of_second)
+    found += of_second
+    for record, first_stands in list(zip(found, stands, strict=True))[:limit]:
         if as_json:
-            _say(text.failed_row(record))
+            _say(text.failed_row(record) | ({"first_stands": True} if first_stands else {}))
         else:
-            click.echo(text.failed_line(record))
+            click.echo(text.failed_line(record, stands=first_stands))
     if as_json:
         return
     if not found:

@@ -29,6 +29,7 @@ def overview(view: Overview) -> str:
         _line("model", one_line(view.model)),
         _line("input", one_line(view.input or "of a program")),
         _line("records", _records(view)),
+        *(_line("", said) for said in _of_second(view)),
         _line("answers", _answers(view)),
         _line("requests", _requests(view)),
         *(_line("", meaning) for meaning in _meanings(view)),
@@ -59,6 +60,11 @@ def _records(view: Overview) -> str:
     if records.pending:
         parts.append(f"{records.pending:,} not done yet")
     return ", ".join(parts)
+
+
+def _of_second(view: Overview) -> list[str]:
+    count = view.failed_by_second
+    return [f"{count:,} failed at the second model; the first one's answers stand (see --failed)"] if count else []
 
 
 def _answers(view: Overview) -> str:
@@ -249,11 +255,12 @@ def failed_row(record: StoredRecord) -> dict[str, Any]:
     }
 
 
-def failed_line(record: StoredRecord) -> str:
-    """A failed record for people."""
+def failed_line(record: StoredRecord, *, stands: bool = False) -> str:
+    """A failed record for people; ``stands``: of a second model's, where the first one's answer does."""
     kind, message = _failure(record)
     place = f" (line {record.place.line})" if record.place else ""
-    return f"{_json(record_id(record))}{place}  {plain(kind)}: {one_line(message)}"
+    whose = "second model, the first one's answer stands; " if stands else ""
+    return f"{_json(record_id(record))}{place}  {whose}{plain(kind)}: {one_line(message)}"
 
 
 def _failure(record: StoredRecord) -> tuple[str, str]:

@@ -23,13 +23,17 @@ from engine.adapters.local import LOCAL_MODEL_NAME, local_model
 from engine.cli.console import one_line, pasteable
 from engine.cli.exits import ALL_ANNOTATED, STOPPED
 from engine.cli.interrupts import Interrupts, with_interrupts
-from engine.cli.logs import logging_as
+from engine.cli.logs import LoggedCommand, logging_as, logging_refusals
 from engine.cli.options import Settings, check_key, run_settings
+from engine.cli.reasoning_option import reasoning_tokens
 from engine.cli.run import run_command
+from engine.cli.tune_store import trials_told
 from engine.cli.tune_text import print_tuned
 from engine.decide.racing import Rule
 from engine.decide.scores import METRICS, Metric, metric_of, own_metric
+from engine.report import words
 from engine.run.compose import fitted, with_environment_key
+from engine.run.log import log_error
 from engine.run.tasks import load_task
 from engine.tuning import tune_sentences as sentences
 from engine.tuning.gold import Gold, check_gold, left_out, read_gold
@@ -46,9 +50,9 @@ from engine.vocabulary.values import RawRecord
 
 _SHARED = frozenset({
     "base_url", "provider", "model", "model_path", "rpm", "tpm", "itpm", "otpm", "max_concurrency", "neighbour_guard",
-    "max_input_tokens", "max_output_tokens", "prices", "price_input", "price_output", "price_cached", "timeout_s",
-    "attempts", "limit", "temperature", "extra_body", "headers", "key_file", "log_json", "log_level", "seed",
-    "reasoning_effort", "on_bad_record",
+    "max_input_tokens", "max_output_tokens", "prices", "price_input", "price_output", "price_cached",
+    "price_cache_write", "timeout_s", "attempts", "limit", "temperature", "extra_body", "headers", "key_file",
+    "log_json", "log_level", "seed", "reasoning_effort", "on_bad_record", "votes", "votes_stop",
 })  # fmt: skip
 """Options that mean the same as in `run`."""
 
@@ -66,7 +70,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     dry_run: bool
 
 
-@click.command("tune", params=[option for option in run_command.params if option.name in _SHARED])
+@click.command("tune", cls=LoggedCommand, params=[option for option in run_command.params if option.name in _SHARED])
 @click.argument("task")
 @click.argument("gold")
 @click.option(
@@ -111,6 +115,13 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 )
 @click.option("--budget-tokens", type=click.IntRange(min=1), metavar="N", help="The same in tokens.")
 @click.option(
+    "--reasoning-tokens",
+    callback=reasoning_tokens,
+    metavar="N[,M]",
+    help="Tokens that the model thinks with before it answers: N a request, and M a record. For what is said before "
+    "anything is measured.",
+)
+@click.option(
     "--work",
     type=click.Path(path_type=Path),
     metavar="DIR",
@@ -133,13 +144,26 @@ def tune_command(task: str, gold: str, **options: Any) -> int:
     chosen one is written as a task file, with the options that go with it. The same command again goes on where it
     stopped. 300 gold records are few; 700 tell apart what differs by 3 points.
     """
-    asked = _asked(task, gold, options)
+    with logging_refusals(options, task, gold, options["space"], _path(options["output"])):
+        asked = _asked(task, gold, options)
     with logging_as(asked.settings.log, endpoint=asked.settings.endpoint):
-        return anyio.run(with_interrupts, partial(_tuned, asked))
+        try:
+            with trials_told():
+                return anyio.run(with_interrupts, partial(_tuned, asked))
+        except Exception as error:
+            log_error(error)
+            raise
+
+
+def _path(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
 def _asked(task: str, gold: str, options: dict[str, Any]) -> Asked:
-    own = ("gold_field", "space", "metric", "margin", "confidence", "work", "output", "report", "dry_run")
+    own = ["gold_field", "space", "metric", "margin", "confidence", "work", "output", "report", "dry_run",
+           "reasoning_tokens"]  # fmt: skip
+    space = load_space(options["space"]) if options["space"] else Space()
+    own += ["budget_usd"] if space.model else []  # the search looks for the prices of these models
     defaults = run_command.make_context("run", ["task", "input"]).params
     settings = run_settings(defaults | {name: value for name, value in options.items() if name not in own})
     check_key(settings)
@@ -150,7 +174,7 @@ def _asked(task: str, gold: str, options: dict[str, Any]) -> Asked:
     if options["report"] is not None and options["report"].exists() and not options["report"].is_dir():
         raise ConfigError(f"--report: {options['report']} is a file; name a folder")
     aim = Aim(
-        space=load_space(options["space"]) if options["space"] else Space(),
+        space=space,
         rule=Rule(margin=options["margin"], confidence=options["confidence"]),
         metric=_metric(options["metric"], loaded),
         metric_name=options["metric"],
@@ -158,6 +182,7 @@ def _asked(task: str, gold: str, options: dict[str, Any]) -> Asked:
         gold_name=gold,
         budget_usd=options["budget_usd"],
         budget_tokens=options["budget_tokens"],
+        reasoning=options["reasoning_tokens"] or (0.0, 0.0),
     )
     with closing(iter(FileSource(gold))) as raws:
         read = read_gold(
@@ -195,7 +220,7 @@ def _metric(name: str, task: Task) -> Metric:
         sys.path.remove("")
     if not callable(found):
         raise ConfigError(f"--metric: {name} is not a function")
-    return own_metric(found)
+    return own_metric(found, name)
 
 
 @asynccontextmanager
@@ -205,8 +230,9 @@ async def _means(asked: Asked) -> AsyncIterator[Means]:
     if settings.endpoint is not None:
         endpoint = with_environment_key(settings.endpoint)
         yield Means(
-            endpoint=endpoint, model=endpoint.model, is_embedded=False, config=settings.config, folder=asked.work
-        )
+            endpoint=endpoint, model=endpoint.model, is_embedded=False, config=settings.config, folder=asked.work,
+            own_prices=settings.own_prices,
+        )  # fmt: skip
         return
     async with local_model(settings.model_path) as local:
         yield Means(
@@ -268,14 +294,29 @@ def _make_folder(folder: Path) -> None:
 
 def _tell_plan(search: Search, asked: Asked) -> None:
     click.echo(
-        f"{len(search.settings)} settings, {len(asked.gold.records):,} gold records (right output in "
-        f"{one_line(asked.gold.field)}): at most some {search.most_tokens:,} tokens, "
+        f"{len(search.settings)} settings, {len(search.gold.records):,} gold records (right output in "
+        f"{one_line(search.gold.field)}): about {search.most_tokens:,} tokens{_usd(search.most_usd)}at the most, "
         f"{search.spent:,} of them spent by earlier runs",
         err=True,
     )
-    without = left_out(asked.gold)
-    if without is not None:
-        click.echo(one_line(without, most=900), err=True)
+    if asked.aim.budget_tokens is None and asked.aim.budget_usd is None:
+        click.echo(_no_bound(asked.aim), err=True)
+    for line in (left_out(search.gold), *search.notices, search.left_out):
+        if line is not None:
+            click.echo(one_line(line, most=900), err=True)
+
+
+def _usd(usd: float | None) -> str:
+    return " " if usd is None else f" ({words.usd(usd)}) "
+
+
+def _no_bound(aim: Aim) -> str:
+    """Endpoints count otherwise, and ask what went wrong again."""
+    thought = "" if any(aim.reasoning) else "; what a model thinks comes on top (--reasoning-tokens N,M)"
+    return (
+        f"that is by our own count of prompts and answers, and no bound{thought}: --budget-tokens or --budget-usd sets "
+        "one"
+    )
 
 
 def _tell(progress: Progress) -> None:

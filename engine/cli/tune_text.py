@@ -12,7 +12,6 @@ from rich.text import Text
 from engine.cli.console import one_line
 from engine.report import words
 from engine.tuning import tune_sentences as sentences
-from engine.tuning.space import value_of
 from engine.tuning.tune_document import Row, Tuned
 
 _WIDTH = 180
@@ -41,7 +40,8 @@ def _legend(tuned: Tuned) -> str:
     sure = f"{100 * tuned.confidence:.0f} %"
     return (
         f"> chosen; * on the Pareto front of cost and {tuned.metric}; tokens are per record; intervals {sure}; "
-        "records: as far as a setting was asked before it was clear that it need not be"
+        "records: as far as a setting was asked before it was clear that it need not be. Stopped: no gain, beside a "
+        "cheaper one that is as good; worse, by more than the margin; broken, replies make no sense"
     )
 
 
@@ -54,6 +54,7 @@ def _table(tuned: Tuned) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for name in ("request p50", "parse errors", "failed"):
         table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("stopped", no_wrap=True)
     for place, row in enumerate(tuned.rows):
         table.add_row(*_cells(tuned, place, row))
     return table
@@ -83,7 +84,7 @@ def _money(tuned: Tuned) -> list[str]:
 def _head(tuned: Tuned, place: int, row: Row) -> Iterator[str]:
     yield f"{'>' if place == tuned.chosen else ' '}{'*' if row.on_front else ' '}"
     for dimension in tuned.dimensions or ["batch_size"]:
-        yield one_line(str(value_of(row.setting, dimension)), most=30)
+        yield one_line(sentences.cell(row, dimension), most=30)
 
 
 def _cells(tuned: Tuned, place: int, row: Row) -> Iterator[str]:
@@ -91,6 +92,7 @@ def _cells(tuned: Tuned, place: int, row: Row) -> Iterator[str]:
     yield words.number(row.records)
     if not row.records:
         yield from ("–",) * (8 + len(_money(tuned)))
+        yield sentences.ended(row)
         return
     yield f"{row.score:.3f}"
     yield f"{row.interval.low:.3f} to {row.interval.high:.3f}"
@@ -99,4 +101,5 @@ def _cells(tuned: Tuned, place: int, row: Row) -> Iterator[str]:
         yield "–" if row.usd_per_1000 is None else words.usd(row.usd_per_1000)
     yield words.seconds(row.latency_s)
     yield words.number(row.malformed)
-    yield words.number(row.failed) if row.broken is None else "broken"
+    yield words.number(row.failed)
+    yield sentences.ended(row)

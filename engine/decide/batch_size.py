@@ -269,7 +269,7 @@ class AdaptiveBatchSize:
         """The next larger size that would be tried; the present one where there is none."""
         if self._climbing:
             return min(2 * self._size, self._limit)
-        return min(next((size for size in _LADDER if size > self._size), 2 * self._size), self._limit)
+        return self._step_up
 
     # -- learning ----------------------------------------------------------------------------------------------------
 
@@ -355,15 +355,19 @@ class AdaptiveBatchSize:
         return best if there.rate > _BETTER * (1.0 + here.noise) * here.rate else None
 
     def _try(self, size: int, allowed: Allowed, *, climbs: bool) -> None:
-        self._since_probe = 0
         enough = self._evidence(allowed, _COARSE if climbs else _FINE)
         batches = _UNTIL_JUDGED if climbs else enough  # where requests bind, each at half the size is one lost
         self._probe = _Probe(size, batches=batches, enough=enough, climbs=climbs)
         self._tried[size] = Tried()  # what it was worth long ago says little
 
+    @property
+    def _step_up(self) -> int:
+        """The next size of the ladder, and twice the size beyond it, as far as the limit."""
+        return min(next((size for size in _LADDER if size > self._size), 2 * self._size), self._limit)
+
     def _next(self, *, up: bool) -> int | None:
         if up:
-            larger = min(next((size for size in _LADDER if size > self._size), 2 * self._size), self._limit)
+            larger = self._step_up
             return larger if larger > self._size and not self._holds else None
         return next((size for size in reversed(_LADDER) if size < self._size), None)
 

@@ -15,6 +15,7 @@ from itertools import pairwise
 
 import msgspec
 
+from engine.decide.concurrency_sums import MEMORY, LoadSums
 from engine.decide.refusals import Ceiling, Refusals
 from engine.decide.work_model import WorkModel
 
@@ -38,7 +39,6 @@ _ROUND_S = 30.0  # a round ends after that, however little it has seen: with one
 _KIND = 1.4  # times more or less work in a request: other requests than the ones that were measured
 _HYSTERESIS = 1.12
 _CHANGED = 1.3  # times slower or faster for two rounds: another server than the one that was measured
-_MEMORY = 1200.0  # replies after which an old one has faded to 1/e
 _FAILURES = 16  # of the last 40 ends: a few per cent of errors at random are no overload
 _ENDS = 40
 _HISTORY = 200
@@ -75,43 +75,6 @@ class _Phase(StrEnum):
     PROBE = "probing"
 
 
-class _Sums(msgspec.Struct):
-    """Fading sums of replies at one level of load."""
-
-    weight: float = 0.0
-    latency_s: float = 0.0
-    in_flight: float = 0.0
-    input_tokens: float = 0.0
-    output_tokens: float = 0.0
-    squares: float = 0.0
-
-    def add(self, latency_s: float, in_flight: int, input_tokens: int, output_tokens: int, off: float) -> None:
-        """Take in one reply; `off` is its latency over the expected one, less 1."""
-        self.fade(1 - 1 / _MEMORY)
-        self.weight += 1
-        self.latency_s += latency_s
-        self.in_flight += in_flight
-        self.input_tokens += input_tokens
-        self.output_tokens += output_tokens
-        self.squares += min(off * off, 4.0)
-
-    def fade(self, share: float) -> None:
-        """Trust all of it less."""
-        for name in self.__struct_fields__:
-            setattr(self, name, getattr(self, name) * share)
-
-    def merge(self, other: _Sums) -> None:
-        """Take in later sums."""
-        self.fade(math.exp(-other.weight / _MEMORY))
-        for name in self.__struct_fields__:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-
-    @property
-    def error(self) -> float:
-        """Standard error of the mean latency, relative; the prior deviation of .3 weighs four replies."""
-        return math.sqrt((self.squares + 4 * 0.09) / (self.weight + 4)) / math.sqrt(max(self.weight, 1.0))
-
-
 class Window:
     """The number of requests that may be in flight. Not thread-safe; owned by the pipeline.
 
@@ -136,8 +99,8 @@ class Window:
         self._ceiling = Ceiling()
         self._model = WorkModel()
         self._phase = _Phase.CLIMB
-        self._levels: dict[int, _Sums] = {}
-        self._round = _Sums()
+        self._levels: dict[int, LoadSums] = {}
+        self._round = LoadSums()
         self._failed: deque[bool] = deque(maxlen=_ENDS)
         self._misses = self._episode = self._odd_rounds = 0
         self._round_since_s = 0.0
@@ -203,7 +166,7 @@ class Window:
             return
         self._take_in(now, ticket.in_flight, latency_s, uncached_input_tokens, output_tokens)
         least = 0.0 if self._round.latency_s > _LONG_S * self._round.weight else 8.0
-        if self._round.weight >= max(least, 0.9 * min(self._size, _MEMORY / 2)):
+        if self._round.weight >= max(least, 0.9 * min(self._size, MEMORY / 2)):
             self._model.fit()
             self._decide(now)
 
@@ -257,11 +220,11 @@ class Window:
             self._round_since_s = now
         self._round.add(latency_s, in_flight, input_tokens, output_tokens, off)
 
-    def _pace(self, sums: _Sums) -> float:
+    def _pace(self, sums: LoadSums) -> float:
         """Seconds of latency for one unit of work."""
         return sums.latency_s / self._model.work(sums.weight, sums.input_tokens, sums.output_tokens)
 
-    def _speed(self, sums: _Sums) -> float:
+    def _speed(self, sums: LoadSums) -> float:
         """Work a second of all requests in flight together, by Little's law."""
         return sums.in_flight / sums.weight / self._pace(sums)
 
@@ -284,7 +247,7 @@ class Window:
         if now - self._round_since_s >= _ROUND_S:
             return True
         weight = self._round.weight
-        return weight >= min(least, _MEMORY / 2) and (weight >= _ENOUGH or self._round.error <= _PRECISE)
+        return weight >= min(least, MEMORY / 2) and (weight >= _ENOUGH or self._round.error <= _PRECISE)
 
     def _is_clearly_worse(self) -> bool:
         """Whether a look below need not go on: with a small window it costs a third of the throughput."""
@@ -380,7 +343,7 @@ class Window:
         self._new_round()
 
     def _new_round(self) -> None:
-        self._round = _Sums()
+        self._round = LoadSums()
 
     def _settle(self, now: float) -> None:
         """Go to the smallest window with nearly all of the best throughput, or look further where that is open."""

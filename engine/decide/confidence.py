@@ -44,23 +44,23 @@ def confidences(text: str, tokens: Sequence[Token], ids: Collection[str], task: 
     places = _places(text, tokens)
     if places is None:
         return {}
-    starts, sums = places
+    starts, logprobs = places
     said = _results(text)
     count = Counter(id_ for id_, _ in said)
     found = {}
     for id_, output in said:
         spans = _voted(output, task) if id_ in ids and count[id_] == 1 else []
         if spans:
-            found[id_] = min(math.exp(_sum(span, text, starts, sums)) for span in spans)
+            found[id_] = min(math.exp(_sum(span, text, starts, logprobs)) for span in spans)
     return found
 
 
-def _sum(span: _Span, text: str, starts: Sequence[int], sums: Sequence[float]) -> float:
+def _sum(span: _Span, text: str, starts: Sequence[int], logprobs: Sequence[float]) -> float:
     """Log-probability of the tokens that a value's letters are in, its quotes left out."""
     inner = int(text[span.start] == '"' and span.end - span.start > 2)
     first = bisect_right(starts, _bytes(text, span.start + inner)) - 1
     last = bisect_left(starts, _bytes(text, span.end - inner))
-    return min(0.0, sums[last] - sums[first])
+    return min(0.0, math.fsum(logprobs[first:last]))  # of these alone: another's -3.4e38 would swallow them
 
 
 def _voted(output: _Span, task: Task) -> list[_Span]:
@@ -78,7 +78,7 @@ def _voted(output: _Span, task: Task) -> list[_Span]:
 
 
 def _places(text: str, tokens: Sequence[Token]) -> tuple[list[int], list[float]] | None:
-    """At which byte of the text each token begins, and the sum of all before it; None where they are not its tokens.
+    """At which byte of the text each token begins, and its log-probability; None where they are not its tokens.
 
     They may have more before and after it, such as spaces and marks of the end.
     """
@@ -86,13 +86,11 @@ def _places(text: str, tokens: Sequence[Token]) -> tuple[list[int], list[float]]
     begin = whole.find(text.encode(errors="replace")) if text else -1
     if begin < 0:
         return None
-    starts, sums = [], [0.0]
-    at = -begin
+    starts, at = [], -begin
     for token in tokens:
         starts.append(at)
         at += len(token.content)
-        sums.append(sums[-1] + token.logprob)
-    return starts, sums
+    return starts, [token.logprob for token in tokens]
 
 
 def _bytes(text: str, characters: int) -> int:

@@ -18,6 +18,14 @@ ID_FIELD = "id"
 _SHOWN = 3
 
 
+class _NoField(ConfigError):
+    """No record so far has a field that may hold the right output."""
+
+    def __init__(self, message: str, *, lacks: str) -> None:
+        super().__init__(message)
+        self.lacks = lacks
+
+
 class Gold(msgspec.Struct, frozen=True, kw_only=True):
     """In the order in which they are asked.
 
@@ -41,7 +49,7 @@ def read_gold(raws: Iterable[RawRecord], task: Task, *, name: str, field: str | 
 
     A task with several variables finds them in an object in `field`, or each in a column of its own name.
 
-    :param field: None: the first of `GOLD_FIELDS` that the first record has.
+    :param field: None: the first of `GOLD_FIELDS` that the first record with any of them has.
     :raises ConfigError: the field is not there. :raises InputError: no record can be used.
     """
     check = output_check(task)
@@ -50,6 +58,7 @@ def read_gold(raws: Iterable[RawRecord], task: Task, *, name: str, field: str | 
     lines: list[int] = []
     problems: list[str] = []
     columns: list[str] | None = None
+    lacking: _NoField | None = None
     for raw in raws:
         try:
             if raw.data is None or raw.error is not None:
@@ -60,8 +69,13 @@ def read_gold(raws: Iterable[RawRecord], task: Task, *, name: str, field: str | 
             records.append(_sent(raw.data, task, columns, len(records)))
             outputs.append(right)  # after all that may go wrong: the two lists stand beside each other
             lines.append(raw.line)
+        except _NoField as error:  # of the first records only: a later one may say which field it is
+            lacking = lacking or error
+            problems.append(f"line {raw.line}: it has {error.lacks}")
         except (InputError, NotAnOutput) as error:
             problems.append(f"line {raw.line}: {error}")
+    if columns is None and lacking is not None:
+        raise lacking
     if not records or columns is None:
         raise InputError(f"{name} holds no record that could be used{'; ' + problems[0] if problems else ''}")
     order = list(range(len(records)))
@@ -84,8 +98,11 @@ def _columns(data: Mapping[str, Any], task: Task, *, name: str, field: str | Non
         field = next((known for known in GOLD_FIELDS if known in data and known not in sent), None)
     if field is None or field not in data:
         wanted = f"no field {field!r}" if field is not None else f"none of the fields {', '.join(GOLD_FIELDS)}"
-        raise ConfigError(f"{name} has {wanted}; name the one with the right output: --gold-field NAME "
-                          f"(there are: {', '.join(data)})")  # fmt: skip
+        raise _NoField(
+            f"{name} has {wanted}; name the one with the right output: --gold-field NAME "
+            f"(there are: {', '.join(data)})",
+            lacks=wanted,
+        )
     if field in sent:
         raise ConfigError(f"the field {field!r} holds the right output and is one that the task sends ('input')")
     return [field]
@@ -106,6 +123,8 @@ def _plain(value: Any, kind: FieldType) -> Any:
     """A cell of CSV is a text; what should be something else stands in it as JSON. A label may look like a number."""
     if kind in (FieldType.LABEL, FieldType.STRING):
         return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    if kind is FieldType.BOOLEAN and isinstance(value, str):
+        value = value.strip().lower()  # True in CSV that Python wrote, TRUE in a spreadsheet's
     return _decoded(value)
 
 

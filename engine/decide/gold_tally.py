@@ -134,11 +134,13 @@ class GoldTally:
 
     def losses(self) -> list[GoldLoss]:
         """Smallest size first."""
-        return [_loss(sizes_named(rung), self._differences[rung]) for rung in sorted(self._differences)]
+        return [loss_of(sizes_named(rung), self._differences[rung]) for rung in sorted(self._differences)]
 
 
-def _loss(where: str, differences: Sequence[float]) -> GoldLoss:
-    """With the interval of Agresti and Min 2005, Stat. Med. 24: the normal one, half an observation added to each of
+def loss_of(where: str, differences: Sequence[float]) -> GoldLoss:
+    """Right alone less right in a batch, record by record.
+
+    With the interval of Agresti and Min 2005, Stat. Med. 24: the normal one, half an observation added to each of
     the four cells of the paired table. Where no answer changed it is not of length 0."""
     n, total = len(differences), math.fsum(differences)
     padded = n + 2.0

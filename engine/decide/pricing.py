@@ -13,11 +13,26 @@ _MILLION = 1_000_000
 _SNAPSHOT = re.compile(r"-(?:\d{4}-\d{2}-\d{2}|\d{8})\Z")  # gpt-4o-mini-2024-07-18, claude-3-haiku-20240307
 
 
-def cost_usd(prices: Prices, *, input_tokens: int, cached_tokens: int, output_tokens: int) -> float:
-    """Dollars for tokens, `cached_tokens` being part of `input_tokens` (as OpenAI and Gemini count them)."""
+def cost_usd(
+    prices: Prices, *, input_tokens: int, cached_tokens: int, output_tokens: int, written_tokens: int = 0
+) -> float:  # fmt: skip
+    """Dollars for tokens, `cached_tokens` being part of `input_tokens` (as OpenAI and Gemini count them).
+
+    :param written_tokens: part of `input_tokens` as well: written into the provider's cache.
+    """
     cached_price = prices.input if prices.cached_input is None else prices.cached_input
-    fresh = max(0, input_tokens - cached_tokens)
-    return (fresh * prices.input + cached_tokens * cached_price + output_tokens * prices.output) / _MILLION
+    write_price = prices.input if prices.cache_write is None else prices.cache_write
+    fresh = max(0, input_tokens - cached_tokens - written_tokens)
+    paid = fresh * prices.input + cached_tokens * cached_price + written_tokens * write_price
+    return (paid + output_tokens * prices.output) / _MILLION
+
+
+def worst_usd(prices: Prices, *, input_tokens: int, output_tokens: int) -> float:
+    """The most that tokens may cost: none of them cached, and all written into the cache where that costs more."""
+    written = input_tokens if (prices.cache_write or 0.0) > prices.input else 0
+    return cost_usd(
+        prices, input_tokens=input_tokens, cached_tokens=0, output_tokens=output_tokens, written_tokens=written
+    )
 
 
 def corpus_input_tokens(*, records: int, batch_size: int, static_tokens: float, tokens_per_record: float) -> float:
@@ -60,6 +75,7 @@ def _found(lists: Iterable[PriceList], model: str) -> Prices | None:
                     input=price.input,
                     output=price.output,
                     cached_input=price.cached_input,
+                    cache_write=price.cache_write,
                     source=listed.source,
                     as_of=listed.as_of,
                 )

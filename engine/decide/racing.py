@@ -32,6 +32,8 @@ _AT_LEAST = 150
 """Records that may always be paid for, for every setting: with little gold nothing can be shown and little be saved."""
 _CHOICES = 2
 """The error is divided by it: the choice is the best-looking of several settings about as cheap."""
+_ROUNDING = 1.0 + 1e-9
+"""What the parts of a sum may be beside the whole: a race that may ask everything must not lack the last records."""
 _CHAIN_Z = 1.0
 """How sure a stop must be against what the stopped one had itself stopped: a hint only, since these are looked at again
 in the end."""
@@ -81,6 +83,13 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     gold_needed: int
 
 
+class Stop(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a setting need not go on: `by` is cheaper and as good within the margin, or better by more than that."""
+
+    by: int
+    is_worse: bool
+
+
 def looks(records: int, *, step: int = 1) -> list[int]:
     """When to look, each a multiple of `step` (so that no batch is cut at a look) or the last record."""
     wished = [*LOOKS, *range(LOOKS[-1] + _BEYOND, records + _BEYOND, _BEYOND)]
@@ -103,6 +112,7 @@ class Race:
         self._pairs = Pairs(len(costs))
         self._alive = set(range(len(costs)))
         self._rejected: set[int] = set()
+        self._stops: dict[int, Stop] = {}
         self._stopped_by: dict[int, set[int]] = {k: {k} for k in self._alive}
         self._look = 0
         self._over = False
@@ -116,6 +126,10 @@ class Race:
         """Settings that nothing has stopped."""
         return frozenset(self._alive)
 
+    def stop_of(self, setting: int) -> Stop | None:
+        """What stopped it; None while nothing has."""
+        return self._stops.get(setting)
+
     @property
     def spent(self) -> float:
         """Tokens so far."""
@@ -126,9 +140,17 @@ class Race:
         """What may be spent."""
         return self._purse(self._rule.most_share)
 
-    def _purse(self, share: float) -> float:
-        whole, dearest, records = sum(self._tokens), sum(sorted(self._tokens)[-2:]), self._at[-1]
-        return max(records * share * whole, records * dearest, min(records, _AT_LEAST) * whole)
+    def most_of(self, each: Sequence[float]) -> float:
+        """The same in another unit.
+
+        :param each: of one record, for each setting.
+        """
+        return self._purse(self._rule.most_share, each)
+
+    def _purse(self, share: float, each: Sequence[float] | None = None) -> float:
+        each = self._tokens if each is None else each
+        whole, dearest, records = sum(each), sum(sorted(each)[-2:]), self._at[-1]
+        return _ROUNDING * max(records * share * whole, records * dearest, min(records, _AT_LEAST) * whole)
 
     def price(self, costs: Sequence[float], *, tokens: Sequence[float] | None = None) -> None:
         """Correct the costs by what was measured."""
@@ -190,11 +212,13 @@ class Race:
             if self._rank[other] < self._rank[setting]:
                 if self._holds_for(other, setting, z):
                     self._alive.discard(setting)
+                    self._stops[setting] = Stop(by=other, is_worse=False)
                     self._stopped_by[other] |= self._stopped_by[setting]
                     return
             elif self._pairs.difference(other, setting).low(z) > self._rule.margin:
                 self._alive.discard(setting)
                 self._rejected.add(setting)
+                self._stops[setting] = Stop(by=other, is_worse=True)
                 return
 
     def _holds_for(self, cheaper: int, setting: int, z: float) -> bool:

@@ -14,6 +14,7 @@ from typing import Literal
 
 import msgspec
 
+from engine.decide.rate_refusals import RateRefusals
 from engine.decide.sent_log import SentLog
 
 Dimension = Literal["requests", "tokens"]
@@ -24,18 +25,14 @@ _CUT = 0.9  # of the computed limit: what was over is paid back, and the next re
 _RECOVER_S = 10.0
 _RECOVER_REQUESTS = 20.0  # where ten seconds are only a few requests, or every tenth of them would be refused
 _MAX_RECOVER_S = 40.0
+_LEAST_RECOVER_REQUESTS = 10.0  # or a limit of a few requests a minute is passed again before it can be computed
+_REFUND = 0.7  # of a refused request, to the bucket that paces: the next goes after a third of a turn
 _LEAST_S = 2.0  # between refusals, or the few requests between them say nothing
 _LEAST_SENT = 4
 _MEASURED_S = 5.0
 _BURST_S = 0.5  # of the rate may go at once: providers enforce a minute's limit by the second
-_RECENT = 40.0  # requests
-_SHARE = 0.2  # of the recent ones refused, at least twice: a limit, whatever the rate was
-_REFUSALS = 2
 _TRIES = 3  # requests on their way; so many are sent only where something works
 _NEAR = 0.95  # of the rate last believed in: from there on one refusal is enough
-_MOST = 0.5  # refused at once after a cut: still far above the limit
-_USUAL = 0.02  # of requests refused below that rate: from there on it is the endpoint's way, and no limit
-_EXCESS = 0.1  # of refusals, beyond twice the usual
 _FALLS = 3  # limits, each this much lower than the one before, and together so far: they do not explain the refusals
 _LOWER, _FALLEN = 0.93, 0.61
 _RISES = 2  # limits in a row that are not lower: that was no fall
@@ -75,64 +72,6 @@ class RateMove(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-class _Refusals:
-    """How many of the recent requests were refused, and how many are at a rate that cannot be the reason."""
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._sent = self._refused = 0.0
-        self._calm = self._accidents = 0.0
-
-    def __repr__(self) -> str:
-        return f"{self._refused:.1f} of the last {self._sent:.0f} refused, {self._accidents:.1f} by accident"
-
-    def note_sent(self, *, calm: bool) -> None:
-        """A request goes out; `calm` is below the rate that is believed in."""
-        self._sent = self._sent * (1 - 1 / _RECENT) + 1
-        self._refused *= 1 - 1 / _RECENT
-        if calm:
-            self._calm = self._calm * (1 - 1 / 1000) + 1
-            self._accidents *= 1 - 1 / 1000
-
-    def show_limit(self, *, paced: bool, near: bool, calm: bool, measured: bool) -> bool:
-        """Take in a refusal; whether it and those before it show a limit.
-
-        :param near: a limit was computed, and we send about as much or more; `calm` is well below one.
-        :param measured: so much was sent since the last cut that a limit can be computed.
-        """
-        self._count += 1
-        self._refused += 1
-        self._accidents += calm
-        usual = self.usual
-        if usual < _USUAL and (near or (measured and not calm)):
-            return True
-        if calm and not measured:
-            return False
-        if paced and not near and not measured:
-            return self.share >= _MOST and self._count >= _REFUSALS
-        return self.share >= max(_SHARE, 2 * usual + _EXCESS) and self._count >= _REFUSALS
-
-    @property
-    def share(self) -> float:
-        """Of the recent requests, refused."""
-        return self._refused / max(self._sent, self._refused, 1.0)
-
-    @property
-    def usual(self) -> float:
-        """Of requests at a rate that cannot be the reason, refused; as if 50 before had not been."""
-        return self._accidents / (self._calm + 50)
-
-    def take_for_usual(self, share: float) -> None:
-        """So many are refused, whatever the rate."""
-        self._calm = max(self._calm, 200.0)
-        self._accidents = max(self._accidents, share * (self._calm + 50))
-
-    def restart(self) -> None:
-        """The rate was cut: what was refused before says nothing about the new one."""
-        self._count = 0
-        self._sent = self._refused = 0.0
-
-
 class _Quota:
     """One limit: what is believed of it, and a bucket that paces by that."""
 
@@ -140,7 +79,7 @@ class _Quota:
         self.dimension = dimension
         self.episode = 0
         self._sent = SentLog()
-        self._refusals = _Refusals()
+        self._refusals = RateRefusals()
         self.named = False
         self._is_computed = False
         self._falls = self._rises = 0
@@ -232,21 +171,24 @@ class _Quota:
         share = self._refusals.share
         self._refusals.restart()
         self.episode += 1
-        is_computed = self._is_measured(ticket_at_s)
         before = self._top
         top, self._cut_to = self._estimate(ticket_at_s, now)
         # Where a limit is on any sixty seconds, what one clump of requests left free says little of the next minute.
         _, minute = self._sent.between(ticket_at_s - 60.0, ticket_at_s)
         self._top = max(top, _MINUTE_SHARE * minute / 60.0)
-        self._is_computed = is_computed
+        self._is_computed = measured
         self._note_fall(before, share)
         mean = max(1.0, self._sent.mean)
-        self._recover_s = min(max(_RECOVER_S, _RECOVER_REQUESTS * mean / self._top), _MAX_RECOVER_S)
+        wanted_s = max(_RECOVER_S, _RECOVER_REQUESTS * mean / self._top)
+        self._recover_s = min(wanted_s, max(_MAX_RECOVER_S, _LEAST_RECOVER_REQUESTS * mean / self._top))
         if self._opened_s is not None:  # too much would close a whole window of time again
             self._recover_s = _MAX_RECOVER_S
         self._emptied_s = ticket_at_s
         self._used_s = 0.0
-        self._level = min(self._level, 0.0)
+        # Where requests are far apart, what was refused a little too soon will be let in a little later: a bucket that
+        # holds one request runs over while a whole turn is waited, and what it lets in looks like a lower limit.
+        refund = _REFUND * amount if near and measured and wanted_s > _MAX_RECOVER_S else 0.0
+        self._level = min(self._level, 0.0) + refund
         return True
 
     def accept(self, ticket_at_s: float) -> str | None:

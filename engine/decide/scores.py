@@ -1,9 +1,10 @@
 """How right answers are, beside gold: accuracy, exact match, macro-F1, Cohen's kappa, Krippendorff's alpha.
 
 Each measure gives one number a record, so that settings can be compared record by record. Where the measure is one of
-the whole set, these are the jackknife's pseudo-values n T - (n - 1) T_without_i, whose mean is the measure (its bias of
-order 1/n taken off) and whose spread is its error: Tukey 1958; Efron and Tibshirani 1993, "An introduction to the
-bootstrap", chapter 11.
+the whole set, these are the jackknife's pseudo-values n T - (n - 1) T_without_i, whose spread is its error and whose
+mean is the measure with its bias of order 1/n taken off (Tukey 1958; Efron and Tibshirani 1993, "An introduction to
+the bootstrap", chapter 11). With rare labels that is some points beside the measure itself, which is what is told
+(`score_within`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 import msgspec
 
 from engine.decide.quality_stats import Interval
+from engine.vocabulary.errors import ConfigError
 from engine.vocabulary.task import LABELLED, Task
 
 Judged = tuple[Any, Any]
@@ -30,6 +32,7 @@ RecordScore = Callable[[Any, Any], float]
 """A user's own: of the gold output and the answer, a number from 0 to 1."""
 
 _Cell = tuple[str, str]
+_SHOWN = 60  # characters of an output in a message
 _NONE = ""  # no JSON text is empty
 
 METRICS = ("accuracy", "macro-f1", "exact", "kappa", "alpha")
@@ -44,14 +47,58 @@ def metric_of(name: str, task: Task) -> Metric:
         return exact
     if name == "accuracy":
         return lambda judged: _averaged([exact(_column(judged, variable)) for variable in task.fields])
-    whole = _WHOLE[name]
-    names = [key for key, field in task.variables.items() if field.type in LABELLED] or list(task.variables)
+    whole, names = _WHOLE[name], _labelled(task)
     return lambda judged: _averaged([pseudo_values(_cells(_column(judged, key)), whole) for key in names])
 
 
-def own_metric(score: RecordScore) -> Metric:
-    """A user's function as a measure. A record without an answer scores 0 and is not given to it."""
-    return lambda judged: [0.0 if answer is None else float(score(gold, answer)) for gold, answer in judged]
+def score_within(judged: Sequence[Judged], scores: Sequence[float], name: str, task: Task, sure: float) -> Score:
+    """The measure of that name as everybody works it out, with an interval.
+
+    :param scores: of `metric_of`, which also say how sure it is; their mean is the measure where it is none of the
+        whole set. :param sure: confidence of the interval.
+    """
+    around = mean_within(scores, sure)
+    mean = math.fsum(scores) / max(1, len(scores))
+    measure = _WHOLE.get(name)
+    if measure is None or not judged:
+        return Score(value=mean, interval=around)
+    value = statistics.fmean(measure(Counter(_cells(_column(judged, key)))) for key in _labelled(task))
+    least = 0.0 if name == "macro-f1" else -1.0
+    low, high = (min(1.0, max(least, end + value - mean)) for end in (around.low, around.high))
+    return Score(value=value, interval=Interval(low=low, high=high))
+
+
+def _labelled(task: Task) -> list[str]:
+    return [key for key, field in task.variables.items() if field.type in LABELLED] or list(task.variables)
+
+
+def own_metric(score: RecordScore, name: str = "the measure") -> Metric:
+    """A user's function as a measure. A record without an answer scores 0 and is not given to it.
+
+    The measure raises `ConfigError` where the function fails, or gives no number from 0 to 1.
+
+    :param name: for messages.
+    """
+    return lambda judged: [0.0 if answer is None else _own(score, name, gold, answer) for gold, answer in judged]
+
+
+def _own(score: RecordScore, name: str, gold: Any, answer: Any) -> float:
+    of = f"({_text(gold)[:_SHOWN]}, {_text(answer)[:_SHOWN]})"
+    try:
+        found = score(gold, answer)
+        number = float(found)
+    except Exception as error:
+        raise ConfigError(f"--metric: {name}{of} fails: {type(error).__name__}: {error}; answers are kept") from error
+    if not 0.0 <= number <= 1.0:
+        raise ConfigError(f"--metric: {name}{of} gives {found!r}; it is to be a number from 0 to 1; answers are kept")
+    return number
+
+
+class Score(msgspec.Struct, frozen=True, kw_only=True):
+    """A measure of all judged records, and where it lies."""
+
+    value: float
+    interval: Interval
 
 
 class VariableScore(msgspec.Struct, frozen=True, kw_only=True):

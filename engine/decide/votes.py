@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from engine.decide.quality_evidence import CATEGORICAL, label_signature
-from engine.vocabulary.config import VotesStop
+from engine.vocabulary.config import RunConfig, VotesStop
 from engine.vocabulary.task import Task
 from engine.vocabulary.values import Ballot
 
@@ -34,6 +34,43 @@ class Elected(msgspec.Struct, frozen=True, kw_only=True):
     confidence: float | None
     votes: int
     tied: bool = False
+
+
+def asks_alone(config: RunConfig) -> bool:
+    """Whether each record of a run with votes is alone in its request, as the user fixed it."""
+    return config.votes > 1 and (config.packing.batch_size or config.packing.max_batch_size) == 1
+
+
+def why_in_vain(config: RunConfig, temperature: float | None) -> str | None:
+    """Why votes would say nothing, for the user; None where they may.
+
+    :param temperature: that is asked for; None where it is not known.
+    """
+    if not asks_alone(config) or temperature != 0:
+        return None
+    return (
+        "votes would ask each record the same question again: it is alone in its request (--batch-size 1), at "
+        "temperature 0, so its answers agree whether they are right or not. Let records share requests (a larger "
+        "--batch-size, or none), or give a --temperature above 0, or leave --votes out"
+    )
+
+
+def why_in_doubt(config: RunConfig, temperature: float | None) -> str | None:
+    """What the user should know of votes that may say nothing."""
+    if not asks_alone(config) or temperature is not None:
+        return None
+    return (
+        "each record is alone in its requests, so its votes differ only as far as the endpoint's own temperature lets "
+        "them: where that is 0, a confidence of 1 says nothing"
+    )
+
+
+def is_repeat(ballots: Sequence[Ballot], *, form: str, temperature: float | None) -> bool:
+    """Whether a record that is asked alone now, in this answer form, has been asked the very same before.
+
+    Only at temperature 0; where it is not known, the answer may be another one.
+    """
+    return temperature == 0 and any(ballot.lone_form == form for ballot in ballots)
 
 
 def suffices(ballots: Sequence[Ballot], task: Task, *, most: int, stop: VotesStop) -> bool:

@@ -89,7 +89,10 @@ class Requests(msgspec.Struct, frozen=True, kw_only=True):
 class Saving(msgspec.Struct, frozen=True, kw_only=True):
     """Input tokens saved against one record a call: an estimate, by `formula`.
 
-    :ivar share: of what one record a call would have sent.
+    :ivar share: of what one record a call would have sent, asking as often.
+    :ivar static_tokens: of the prompt, as the endpoint counts them.
+    :ivar once_share: of what asking each record once and alone would have sent, for a run with votes: less than 0 where
+        the votes took more than that. None where each record is asked once.
     """
 
     input: int
@@ -98,13 +101,15 @@ class Saving(msgspec.Struct, frozen=True, kw_only=True):
     answers: int
     calls: int
     formula: str
+    once_share: float | None = None
 
 
 class TokenParts(msgspec.Struct, frozen=True, kw_only=True):
     """Where all input and output tokens went; they add up to it.
 
     :ivar records: of input: the records' own text, and what wraps it. `answers` are the output for them.
-    :ivar static: of input: instructions, labels and examples, by our own count, as far as they were not cached.
+    :ivar static: of input: instructions, labels and examples, by our own count and the endpoint's tokens for one of
+        ours, as far as they were not cached.
     :ivar cached: of input, by the endpoint's count.
     :ivar reasoning: of the output for the records: what was thought before the answers.
     :ivar audits: of requests that only compared labels.
@@ -126,6 +131,7 @@ class Tokens(msgspec.Struct, frozen=True, kw_only=True):
     :ivar reasoning: of the output, what the model thought with: by the endpoint's count, or where it has none by the
         share of the text that was thought, or of the output that nobody saw.
     :ivar wasted: input and output of attempts that gave no accepted answer.
+    :ivar written: of the input, what was written into the provider's cache.
     :ivar estimated: of input and output, those that are our own estimate since the reply carried no usage.
     :ivar unconfirmed: in no other figure: the most that attempts without any reply (timeouts, resets, given up) may be
         billed for, by our estimate of their input and their limit of output.
@@ -141,6 +147,7 @@ class Tokens(msgspec.Struct, frozen=True, kw_only=True):
     saved: Saving | None
     parts: TokenParts | None = None
     reasoning: int = 0
+    written: int = 0
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):

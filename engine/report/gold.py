@@ -7,7 +7,7 @@ from typing import Protocol
 
 import msgspec
 
-from engine.decide.gold_test import LEAST_LOSS
+from engine.decide.gold_test import LEAST_LOSS, Shown
 from engine.decide.gold_values import GoldLoss, GoldRow
 from engine.report import words
 
@@ -96,8 +96,63 @@ def too_little(given: int, *, rate: float, records: int | None) -> str | None:
     )
 
 
-def gold_sentence(moves: Sequence[GoldMove], losses: Sequence[GoldLoss], *, rides: int, in_use: str) -> str:
-    """What gold showed of the sizes that were used. :param in_use: the sizes that the run ended at, as in `losses`."""
+def instead(losses: Sequence[GoldLoss], *, below: int) -> str:
+    """What to use in place of batches that lose: a size is named only where it was measured.
+
+    :param below: the rung that loses.
+    """
+    sound = [
+        loss for loss in losses
+        if _largest(loss) < below and loss.pairs >= _FEW_PAIRS and loss.loss < LEAST_LOSS
+    ]  # fmt: skip
+    if not sound:
+        return "a smaller size (none was measured here)"
+    best = max(sound, key=_largest)
+    return f"--batch-size {_largest(best)} ({_bounds(best)} points lost there, {best.pairs} pairs)"
+
+
+def _largest(loss: GoldLoss) -> int:
+    return int(loss.where.rpartition("-")[2])
+
+
+def shown_sentence(loss: GoldLoss, shown: Shown, *, instead: str | None, labelled: int) -> str:
+    """What a run says when a loss is shown.
+
+    :param loss: of the pairs that show it. The test stops when it is sure, so the estimate is rather too large: the
+        interval is said with it.
+    :param instead: what to use in place of it, where the user fixed the size; None: the run went on with half of it.
+    :param labelled: records of the input that had been labelled in such batches.
+    """
+    kept = max(1, shown.size // 2)
+    since = "lately, batches" if shown.late else "batches"
+    said = (
+        f"gold: {since} of {shown.size // 2 + 1} records or more have {100 * shown.loss:.0f} points less accuracy than "
+        f"the same records asked alone ({_bounds(loss)} points, {shown.pairs} asked both ways)"
+    )
+    if instead is not None:
+        return f"{said}; the batch size was given and is kept: {instead}, or auto, may avoid it"
+    said += f"; from there on the run went on with {kept} at the most"
+    if not labelled:
+        return said
+    again = f"annotate retry --batch-size-above {kept} asks them again"
+    return f"{said} ({words.plural(labelled, 'record')} had been labelled in larger ones: {again})"
+
+
+def gold_sentence(
+    moves: Sequence[GoldMove], losses: Sequence[GoldLoss], *, rides: int, in_use: str, stored: int = 0
+) -> str:
+    """What gold showed of the sizes that were used.
+
+    :param in_use: the sizes that the run ended at, as in `losses`.
+    :param stored: records that an earlier start of the run had answered: what gold showed then is not kept.
+    """
+    said = _of_this_start(moves, losses, rides=rides, in_use=in_use)
+    if not stored:
+        return said
+    return f"{said}; an earlier start had answered {words.plural(stored, 'record')}, and its gold is not counted here"
+
+
+def _of_this_start(moves: Sequence[GoldMove], losses: Sequence[GoldLoss], *, rides: int, in_use: str) -> str:
     used = next((loss for loss in losses if loss.where == in_use), None)
     if moves:
         likely = used is not None and moves[-1].capped and _is_likely(used)

@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 from engine.report import sentences, words
 from engine.report.charts.gallery import hang
 from engine.report.document import Report
+from engine.report.saving import once_words
 
 
 def render(report: Report) -> str:
@@ -65,5 +66,7 @@ def template(name: str, package: str = "engine.report") -> jinja2.Template:
         "share": words.share,
         "cause": sentences.cause,
         "failure": sentences.failure,
+        "once": once_words,
+        "batch_size": words.batch_size,
     }
     return environment.get_template(name)

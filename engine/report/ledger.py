@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 
 from engine.adapters.store import RunStore
-from engine.decide.pricing import cost_usd
+from engine.adapters.stored_second import rescue_values, rescued
+from engine.decide.pricing import cost_usd, worst_usd
 from engine.report.document import (
     AllRuns,
     FailedRecord,
@@ -36,31 +37,34 @@ _STEADY_MIN = 50
 # Asked and ended by this run: neither refused before it was sent nor taken over from an earlier run's answer.
 ENDED = "settings_id = ? AND run_id = ? AND answered_at >= ? AND calls <> '[]'"
 
-_INPUTS = """
-FROM inputs i LEFT JOIN answers a ON a.settings_id = ? AND a.key = i.key AND a.digest = i.digest WHERE i.run_id = ?
+# ?1 the settings, ?2 the run, ?3 and ?4 of the second model; see `stored_second`.
+_INPUTS = f"""
+FROM inputs i LEFT JOIN answers a ON a.settings_id = ?1 AND a.key = i.key AND a.digest = i.digest
+{rescued("?3", "?4")} WHERE i.run_id = ?2
 """
 
 _RECORDS = f"""
-SELECT count(*), total(i.error IS NOT NULL), total(a.ok = 1), total(a.ok = 0),
-    total(a.run_id <> ?), total(a.run_id = ? AND a.copied) {_INPUTS}
+SELECT count(*), total(i.error IS NOT NULL), total(a.ok = 1 OR b.ok = 1), total(a.ok = 0 AND b.ok IS NULL),
+    total(a.run_id <> ?2), total(a.run_id = ?2 AND a.copied) {_INPUTS}
 """
 
 _FAILED_INPUTS = f"""
 SELECT iif(i.error IS NULL, a.error_kind, 'bad-record') AS kind, i.position AS place, i.line AS line, i.id AS id,
     coalesce(i.error, a.error_message) AS message, a.calls AS calls {_INPUTS}
-    AND (i.error IS NOT NULL OR a.ok = 0)
+    AND (i.error IS NOT NULL OR a.ok = 0) AND b.ok IS NULL
 """
 
-_FAILED_ANSWERS = """
-SELECT error_kind AS kind, answered_at AS place, NULL AS line, key AS id, error_message AS message, calls
-FROM answers WHERE settings_id = ? AND run_id = ? AND ok = 0
+_FAILED_ANSWERS = f"""
+SELECT a.error_kind AS kind, a.answered_at AS place, NULL AS line, a.key AS id, a.error_message AS message,
+    a.calls AS calls
+FROM answers a {rescued("?3", "?4")} WHERE a.settings_id = ?1 AND a.run_id = ?2 AND a.ok = 0 AND b.ok IS NULL
 """
 
 _EXAMPLES = """
-SELECT kind, count, line, id, substr(message, 1, ?), calls FROM (
+SELECT kind, count, line, id, substr(message, 1, ?5), calls FROM (
     SELECT *, row_number() OVER (PARTITION BY kind ORDER BY place) AS rank, count(*) OVER (PARTITION BY kind) AS count
     FROM ({failed}))
-WHERE rank <= ? ORDER BY count DESC, kind, rank
+WHERE rank <= ?6 ORDER BY count DESC, kind, rank
 """
 
 _CALLS = """
@@ -70,7 +74,8 @@ SELECT count(*), min(sent_at), max(sent_at + latency_s), total(latency_s), total
     total(output_tokens * (accepted = 0 AND purpose = 'ask')), total(input_tokens * (purpose = 'audit')),
     total(cached_tokens * (purpose = 'audit')), total(output_tokens * (purpose = 'audit')),
     total(input_tokens > 0 AND accepted > 0 AND purpose = 'ask'),
-    total(reasoning_tokens * (accepted = 0 AND purpose = 'ask')), total(reasoning_tokens * (purpose = 'audit'))
+    total(reasoning_tokens * (accepted = 0 AND purpose = 'ask')), total(reasoning_tokens * (purpose = 'audit')),
+    total(written_tokens * (accepted = 0 AND purpose = 'ask'))
 FROM calls WHERE run_id = ?
 """
 
@@ -99,7 +104,7 @@ WHERE {ENDED} GROUP BY slot ORDER BY slot
 _ALL_RUNS = """
 SELECT count(DISTINCT runs.id), count(calls.id), total(outcome = 'killed'), total(input_tokens),
     total(cached_tokens), total(output_tokens), total(unconfirmed_input), total(unconfirmed_output),
-    total(reasoning_tokens)
+    total(reasoning_tokens), total(written_tokens)
 FROM runs LEFT JOIN calls ON calls.run_id = runs.id WHERE runs.settings_id = ?
 """
 
@@ -130,6 +135,7 @@ class CallSums(msgspec.Struct, frozen=True, kw_only=True):
     gave: int
     wasted_reasoning: int
     audit_reasoning: int
+    wasted_written: int
 
 
 class Peaks(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,6 +157,7 @@ class Ledger:
         self.query = store.query
         self.run_id = run_id
         self._settings_id = settings_id
+        self._of_second = rescue_values(store, run_id)
         self.calls = self._call_sums()
 
     def _call_sums(self) -> CallSums:
@@ -170,7 +177,7 @@ class Ledger:
 
     def records(self, counters: Counters) -> Records:
         """What became of the input; of a stream of single records, whose input is noted nowhere, as was counted."""
-        values = (self.run_id, self.run_id, self._settings_id, self.run_id)
+        values = (self._settings_id, self.run_id, *self._of_second)
         total, broken, ok, failed, stored, copied = map(int, self.query(_RECORDS, values)[0])
         failed += broken
         if not total:
@@ -187,7 +194,7 @@ class Ledger:
         noted = self.query("SELECT 1 FROM inputs WHERE run_id = ? LIMIT 1", (self.run_id,))
         sql = _EXAMPLES.format(failed=_FAILED_INPUTS if noted else _FAILED_ANSWERS)
         kinds: dict[str, tuple[int, list[FailedRecord]]] = {}
-        for row in self.query(sql, (EXCERPT, self._settings_id, self.run_id, EXAMPLES)):
+        for row in self.query(sql, (self._settings_id, self.run_id, *self._of_second, EXCERPT, EXAMPLES)):
             kind, count, line, id_, message, calls = row
             kinds.setdefault(kind, (count, []))[1].append(_failed_record(line, id_, message, calls))
         return [FailureKind(kind=kind, count=count, examples=made) for kind, (count, made) in kinds.items()]
@@ -276,11 +283,13 @@ class Ledger:
     def all_runs(self, prices: Prices | None) -> AllRuns:
         """Every run of the same task and model."""
         sums = map(int, self.query(_ALL_RUNS, (self._settings_id,))[0])
-        runs, requests, killed, input_tokens, cached, output, maybe_input, maybe_output, reasoning = sums
+        runs, requests, killed, input_tokens, cached, output, maybe_input, maybe_output, reasoning, written = sums
         usd = unconfirmed_usd = None
         if prices is not None:
-            usd = cost_usd(prices, input_tokens=input_tokens, cached_tokens=cached, output_tokens=output)
-            unconfirmed_usd = cost_usd(prices, input_tokens=maybe_input, cached_tokens=0, output_tokens=maybe_output)
+            usd = cost_usd(
+                prices, input_tokens=input_tokens, cached_tokens=cached, output_tokens=output, written_tokens=written
+            )
+            unconfirmed_usd = worst_usd(prices, input_tokens=maybe_input, output_tokens=maybe_output)
         return AllRuns(
             runs=runs, requests=requests, killed=killed, input_tokens=input_tokens, cached_tokens=cached,
             output_tokens=output, reasoning_tokens=reasoning, unconfirmed=maybe_input + maybe_output,

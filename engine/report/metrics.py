@@ -15,6 +15,7 @@ from engine.decide.quality import QualityGuard
 from engine.decide.rate import DiscoveredRate
 from engine.decide.recovery import Verdict
 from engine.decide.warmup import WarmUp
+from engine.report.counted import CountedInput
 from engine.report.escalation import EscalationLog
 from engine.report.gold import Gilded
 from engine.report.positions import PositionLog
@@ -53,6 +54,7 @@ class Counters:
     :ivar abandoned: of `requests`, those given up by a stop at once.
     :ivar unconfirmed_input: tokens of attempts that reached the endpoint and brought no usage (timeouts, resets, given
         up): it may bill them. Our estimate, and in no other count; `unconfirmed_output` is the most they may put out.
+    :ivar counted: our own count of the input beside the endpoint's.
     :ivar malformed: replies with status 200 that left an asked record unanswered.
     :ivar tokens_reasoning: of `tokens_output`, what the model thought with.
     :ivar tokens_wasted: input and output tokens of attempts that gave no accepted answer.
@@ -94,12 +96,14 @@ class Counters:
     followed: Counter[tuple[str, str]] = field(default_factory=Counter)
     tokens_input: int = 0
     tokens_cached: int = 0
+    tokens_written: int = 0
     tokens_output: int = 0
     tokens_reasoning: int = 0
     tokens_wasted: int = 0
     tokens_estimated: int = 0
     unconfirmed_input: int = 0
     unconfirmed_output: int = 0
+    counted: CountedInput = field(default_factory=CountedInput)
     foreign_ids: int = 0
     wait_s: Counter[str] = field(default_factory=Counter)
     waits: WaitLog = field(default_factory=WaitLog)
@@ -131,6 +135,7 @@ class Counters:
         both = usage.input_tokens + usage.output_tokens
         self.tokens_input += usage.input_tokens
         self.tokens_cached += usage.cached_tokens
+        self.tokens_written += usage.written_tokens
         self.tokens_output += usage.output_tokens
         self.tokens_reasoning += usage.reasoning_tokens
         self.tokens_wasted += 0 if gave else both

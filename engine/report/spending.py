@@ -5,33 +5,37 @@ from __future__ import annotations
 import ipaddress
 from urllib.parse import urlsplit
 
-from engine.decide.pricing import cost_usd
-from engine.report.document import Cost, NoCost, Saving, TokenParts, Tokens
+from engine.decide.pricing import cost_usd, worst_usd
+from engine.report.document import Cost, NoCost, TokenParts, Tokens
 from engine.report.ledger import Ledger
 from engine.report.metrics import Counters
+from engine.report.saving import saving
 from engine.vocabulary.config import Prices
-
-SAVING_FORMULA = "static_tokens * (answers - calls)"
 
 
 def tokens(counters: Counters, ledger: Ledger, static_tokens: int | None) -> Tokens:
     both = counters.tokens_input + counters.tokens_output
+    static_tokens = counters.counted.static_tokens(static_tokens)
+    votes = counters.votes.use()
     return Tokens(
         input=counters.tokens_input,
         cached=counters.tokens_cached,
+        written=counters.tokens_written,
         output=counters.tokens_output,
         reasoning=counters.tokens_reasoning,
         wasted=counters.tokens_wasted,
         wasted_share=round(counters.tokens_wasted / both, 6) if both else None,
         estimated=counters.tokens_estimated,
         unconfirmed=counters.unconfirmed_input + counters.unconfirmed_output,
-        saved=_saving(counters.tokens_input, ledger, static_tokens),
+        saved=saving(
+            counters.tokens_input, ledger, static_tokens, voted=0 if votes is None else sum(votes.settled_by_round)
+        ),
         parts=_token_parts(counters, ledger, static_tokens),
     )
 
 
 def _token_parts(counters: Counters, ledger: Ledger, static_tokens: int | None) -> TokenParts | None:
-    """What our own count says of the static prompt never makes the sum another one."""
+    """What is estimated of the static prompt never makes the sum another one."""
     total, calls = counters.tokens_input + counters.tokens_output, ledger.calls
     if not total:
         return None
@@ -64,33 +68,9 @@ def unconfirmed_notices(counters: Counters) -> list[str]:
     ]
 
 
-def _saving(input_tokens: int, ledger: Ledger, static_tokens: int | None) -> Saving | None:
-    """One record a call would have sent the static prompt once an answer, instead of once a call.
-
-    Kind to the other side: our re-asks and failed attempts count against us, and it is assumed to have none.
-    """
-    answers, calls = ledger.calls.accepted, ledger.calls.billed
-    if static_tokens is None or not answers:
-        return None
-    saved = static_tokens * (answers - calls)
-    return Saving(
-        input=saved,
-        share=round(saved / max(1, input_tokens + saved), 6),
-        static_tokens=static_tokens,
-        answers=answers,
-        calls=calls,
-        formula=SAVING_FORMULA,
-    )
-
-
 def _unconfirmed_usd(prices: Prices, counters: Counters) -> float:
     """What attempts without a reply may cost at the most."""
-    usd = cost_usd(
-        prices,
-        input_tokens=counters.unconfirmed_input,
-        cached_tokens=0,
-        output_tokens=counters.unconfirmed_output,
-    )
+    usd = worst_usd(prices, input_tokens=counters.unconfirmed_input, output_tokens=counters.unconfirmed_output)
     return round(usd, 6)
 
 
@@ -102,6 +82,7 @@ def cost_of(counters: Counters, ledger: Ledger, prices: Prices | None, valid: in
         input_tokens=counters.tokens_input,
         cached_tokens=counters.tokens_cached,
         output_tokens=counters.tokens_output,
+        written_tokens=counters.tokens_written,
     )
     calls = ledger.calls
     wasted = cost_usd(
@@ -109,6 +90,7 @@ def cost_of(counters: Counters, ledger: Ledger, prices: Prices | None, valid: in
         input_tokens=calls.wasted_input,
         cached_tokens=calls.wasted_cached,
         output_tokens=calls.wasted_output,
+        written_tokens=calls.wasted_written,
     )
     cached = prices.input if prices.cached_input is None else prices.cached_input
     return Cost(
@@ -116,10 +98,14 @@ def cost_of(counters: Counters, ledger: Ledger, prices: Prices | None, valid: in
         unconfirmed_usd=_unconfirmed_usd(prices, counters),
         per_1000_valid_usd=round(1000 * usd / valid, 9) if valid else None,
         wasted_usd=round(wasted, 9),
-        prices={"input": prices.input, "cached_input": cached, "output": prices.output},
+        prices={"input": prices.input, "cached_input": cached, "output": prices.output, **_writes(prices)},
         source=prices.source,
         as_of=prices.as_of,
     )
+
+
+def _writes(prices: Prices) -> dict[str, float]:
+    return {} if prices.cache_write is None else {"cache_write": prices.cache_write}
 
 
 def no_cost(prices: Prices | None, endpoint: str) -> NoCost | None:

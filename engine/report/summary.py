@@ -17,7 +17,7 @@ import msgspec
 
 from engine.adapters.files.atomic import make_folder, replacing
 from engine.adapters.store import RunStore
-from engine.decide.pricing import cost_usd
+from engine.decide.pricing import worst_usd
 from engine.report import words
 from engine.report.document import (
     REPORT_VERSION,
@@ -142,7 +142,7 @@ def _lost_notices(ledger: Ledger, settings_id: int, prices: Prices | None) -> li
         return []
     money = ""
     if prices is not None:
-        usd = cost_usd(prices, input_tokens=input_, cached_tokens=0, output_tokens=output)
+        usd = worst_usd(prices, input_tokens=input_, output_tokens=output)
         money = f", {words.usd(usd)},"
     were = "was" if requests == 1 else "were"
     return [

@@ -13,10 +13,13 @@ def escalation_values(report: Report) -> list[str]:
     use = report.escalation
     if use is None:
         return []
-    share = words.share(use.records, report.records.ok)
-    said = [f"{words.number(use.records)} of {words.number(report.records.ok)} ({share}) to {words.visible(use.model)}"]
-    if use.answered:
-        said.append(f"{words.number(use.changed)} of {words.number(use.answered)} answered otherwise")
+    ended = report.records.ok + use.failed - use.rescued
+    share = words.share(use.records, ended)
+    said = [f"{words.number(use.records)} of {words.number(ended)} ({share}) to {words.visible(use.model)}"]
+    if use.failed:
+        said.append(f"{words.number(use.failed)} of them had failed, {words.number(use.rescued)} of these answered")
+    if use.answered > use.rescued:
+        said.append(f"{words.number(use.changed)} of {words.number(use.answered - use.rescued)} answered otherwise")
     if use.records > use.answered:
         said.append(f"{words.number(use.records - use.answered)} not answered, and as they were")
     if use.requests:
@@ -45,6 +48,8 @@ def votes_values(report: Report) -> list[str]:
         tokens = votes.input_tokens + votes.output_tokens
         more = words.share(tokens, report.tokens.input + report.tokens.output)
         said += [*rounds, *([f"{more} of the tokens for further rounds"] if tokens else [])]
+        if votes.repeats:
+            said.append(f"{words.number(votes.repeats)} asked no more, alone at temperature 0")
     if confidence is not None:
         unsure = sum(confidence.tenths[: round(10 * _UNSURE)])
         said.append(f"mean confidence {confidence.mean:.2f}, under {_UNSURE:g} for {words.number(unsure)}")

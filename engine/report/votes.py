@@ -19,6 +19,8 @@ class VotesUse(msgspec.Struct, frozen=True, kw_only=True):
     :ivar settled_by_round: records with an answer that were settled with so many votes, from one on.
     :ivar tied: of them, those where two answers had equally many votes; the earlier one was taken.
     :ivar kept: of them, those whose last round brought no valid answer; the earlier ones stand.
+    :ivar repeats: of them, those that were asked no more since it would have been the same question again: alone once
+        more, at temperature 0.
     :ivar requests: that asked records again for votes; `input_tokens` and `output_tokens` are theirs, and in the run's.
     """
 
@@ -29,6 +31,7 @@ class VotesUse(msgspec.Struct, frozen=True, kw_only=True):
     requests: int
     input_tokens: int
     output_tokens: int
+    repeats: int = 0
 
 
 class Confidence(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,10 +46,14 @@ class Confidence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VoteLog:
-    """Counts while a run goes on."""
+    """Counts while a run goes on.
+
+    :ivar repeats: records that were asked no more since it would have been the same question again.
+    """
 
     def __init__(self) -> None:
         self.rounds = 1
+        self.repeats = 0
         self._settled: Counter[int] = Counter()
         self._tenths: Counter[int] = Counter()
         self._sum = 0.0
@@ -83,6 +90,16 @@ class VoteLog:
         """Whether the endpoint seems never to send them."""
         return not self._with_logprobs and self._without_logprobs >= _ENOUGH
 
+    def notices(self) -> list[str]:
+        """What the user should read of it when the run has ended."""
+        if not self.repeats:
+            return []
+        return [
+            f"{self.repeats:,} records were settled with fewer votes: alone in a request once more, at temperature 0, "
+            "would have been the same question again. Where that left one vote, the confidence is not known. Larger "
+            "batches (--batch-size), or a --temperature above 0, bring votes that can differ"
+        ]
+
     def use(self) -> VotesUse | None:
         """What the votes came to; None where there were none."""
         if self.rounds == 1:
@@ -96,6 +113,7 @@ class VoteLog:
             requests=self._requests,
             input_tokens=self._input,
             output_tokens=self._output,
+            repeats=self.repeats,
         )
 
     def confidence(self) -> Confidence | None:

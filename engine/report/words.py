@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterator
 
+_FULL = 0.9  # of a batch: retries and the last one of a file make it a little less
 _LEVELS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e4, "k"))
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -14,6 +15,14 @@ _JOINERS = frozenset("\u200c\u200d")  # a part of words in Persian, and of emoji
 def number(value: float) -> str:
     """A count with its thousands apart."""
     return f"{value:,.0f}"
+
+
+def batch_size(most: int, mean: float | None) -> str:
+    """Records a request; where they were clearly fewer than they might have been, how many on average as well.
+
+    :param mean: None where nobody knows.
+    """
+    return f"{most}" if mean is None or mean >= _FULL * most else f"{most} (mean {three_digits(mean)})"
 
 
 def short_number(value: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from engine.adapters.store import Spent
-from engine.decide.pricing import cost_usd
+from engine.decide.pricing import cost_usd, worst_usd
 from engine.run.signal import Signal
 from engine.vocabulary.config import Prices, RunConfig
 from engine.vocabulary.errors import RunStopped
@@ -96,8 +96,7 @@ class Budget:
 
     def worst(self, *, input_tokens: int, output_tokens: int) -> Reserve:
         """What a request may take at the most."""
-        usd = self._usd(input_tokens=input_tokens, cached_tokens=0, output_tokens=output_tokens)
-        return Reserve(tokens=input_tokens + output_tokens, usd=usd)
+        return Reserve(tokens=input_tokens + output_tokens, usd=self._worst_usd(input_tokens, output_tokens))
 
     def price(self, usage: Usage) -> float:
         """What tokens cost: in dollars, or without prices in input tokens, an output token counting as four."""
@@ -107,6 +106,7 @@ class Budget:
             input_tokens=usage.input_tokens,
             cached_tokens=usage.cached_tokens,
             output_tokens=usage.output_tokens,
+            written_tokens=usage.written_tokens,
         )
 
     def try_reserve(self, reserve: Reserve) -> bool:
@@ -156,18 +156,21 @@ class Budget:
         )
 
     def _cost(self, spent: Spent) -> float:
-        return self._usd(
-            input_tokens=spent.input_tokens + spent.unconfirmed_input,
-            cached_tokens=spent.cached_tokens,
-            output_tokens=spent.output_tokens + spent.unconfirmed_output,
-        )
-
-    def _usd(self, *, input_tokens: int, cached_tokens: int, output_tokens: int) -> float:
         if self._prices is None:
             return 0.0
-        return cost_usd(
-            self._prices, input_tokens=input_tokens, cached_tokens=cached_tokens, output_tokens=output_tokens
+        usd = cost_usd(
+            self._prices,
+            input_tokens=spent.input_tokens,
+            cached_tokens=spent.cached_tokens,
+            output_tokens=spent.output_tokens,
+            written_tokens=spent.written_tokens,
         )
+        return usd + self._worst_usd(spent.unconfirmed_input, spent.unconfirmed_output)
+
+    def _worst_usd(self, input_tokens: int, output_tokens: int) -> float:
+        if self._prices is None:
+            return 0.0
+        return worst_usd(self._prices, input_tokens=input_tokens, output_tokens=output_tokens)
 
 
 def _tokens(spent: Spent) -> int:

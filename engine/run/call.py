@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import anyio
 import msgspec
 
-from engine.adapters.store import CallRow, RunStore, SentRow, Spent
+from engine.adapters.store import CallRow, RunStore, Spent
 from engine.decide.answers import Reading, read_answers
 from engine.decide.batch_size import Work
 from engine.decide.brake import Stop
@@ -16,18 +16,20 @@ from engine.decide.confidence import confidences
 from engine.decide.overthought import OVERTHOUGHT
 from engine.decide.prompts import first_words
 from engine.decide.recovery import Verdict, completed, judge_fault, judge_reply
-from engine.run.audit import MISSING
+from engine.run.audit_settling import AuditSettling
+from engine.run.call_rows import call_row, given_up_row, sent_row
 from engine.run.charges import charged, settle_reservation, spent_on, unconfirmed
 from engine.run.dispatch import Asked, Sent
 from engine.run.intake import Intake
 from engine.run.journal import Journal
 from engine.run.neighbours import NOTHING_READ, without
 from engine.run.outcome import Settled, copies, settle
+from engine.run.partials import partial_rows
 from engine.run.state import RunState
 from engine.run.thinking import Thinking
 from engine.run.votes import LOGPROBS_REMEDY, NO_LOGPROBS, Polled, elected, is_later_round
 from engine.vocabulary.errors import RunStopped, StoreError
-from engine.vocabulary.values import ASKS, Batch, Completion, Fault, FaultKind, Result, Usage
+from engine.vocabulary.values import ASKS, Batch, Completion, Fault, FaultKind, Item, Result, Usage
 
 _UNKEYED_REPLIES = 2
 _ABOUT_CONTENT = frozenset({FaultKind.REJECTED, FaultKind.FILTERED, FaultKind.CONTEXT})
@@ -48,6 +50,7 @@ class Caller:
         self._emit = emit
         self._run_id = run_id
         self._thinking = Thinking(state)
+        self._audits = AuditSettling(state)
 
     async def call(self, sent: Sent) -> None:
         """Send, store what comes back, and give it out."""
@@ -57,6 +60,26 @@ class Caller:
         finally:
             self._state.calls -= 1
             self._state.changed.notify()
+
+    async def conclude(self, item: Item) -> None:
+        """End a record with the votes that it has: what would be sent now has been answered before."""
+        state = self._state
+        try:
+            with anyio.CancelScope(shield=True):
+                now, form = anyio.current_time(), state.asking.prompt.form
+                won = state.voting.repeated(item)
+                end = elected(won, batch_size=1, form=form, now=now, wall_time=state.wall(now))
+                settled = self._with_copies([(item, end)], now)
+                await self._journal.write((), [one.row for one in settled])
+                settled += await self.late_copies(settled)
+            for one in settled:
+                await self._emit(one.result)
+        except StoreError as error:
+            state.stop(error)
+            raise
+        finally:
+            state.calls -= 1
+            state.changed.notify()
 
     async def _answered(self, sent: Sent) -> list[Settled]:
         """Send, and store what comes back. The slot covers just this: neither a back-off nor a slow consumer holds it.
@@ -91,16 +114,7 @@ class Caller:
             self._state.landed()
 
     def _note_sent(self, sent: Sent) -> None:
-        self._store.note_sent(
-            SentRow(
-                run_id=self._run_id,
-                call_id=sent.number,
-                sent_at=self._state.wall(sent.sent_at_s),
-                size=len(sent.ids),
-                input_tokens=sent.most_input,
-                output_tokens=sent.max_output_tokens,
-            )
-        )
+        self._store.note_sent(sent_row(sent, run_id=self._run_id, sent_at=self._state.wall(sent.sent_at_s)))
 
     async def _note_abandoned(self, sent: Sent) -> None:
         """A request was given up by a stop at once. It was sent, so the endpoint may bill it."""
@@ -110,18 +124,8 @@ class Caller:
         counters.causes["abandoned"] += 1
         spent = unconfirmed(sent)
         counters.add_unconfirmed(spent.unconfirmed_input, spent.unconfirmed_output)
-        row = CallRow(
-            id=sent.number,
-            sent_at=self._state.wall(sent.sent_at_s),
-            latency_s=anyio.current_time() - sent.sent_at_s,
-            size=len(sent.ids),
-            accepted=0,
-            status=0,
-            outcome="abandoned",
-            message="given up by a stop at once",
-            unconfirmed_input=spent.unconfirmed_input,
-            unconfirmed_output=spent.unconfirmed_output,
-        )
+        sent_at, latency_s = self._state.wall(sent.sent_at_s), anyio.current_time() - sent.sent_at_s
+        row = given_up_row(sent, spent, sent_at=sent_at, latency_s=latency_s)
         self._state.log.call_given_up(sent, row.latency_s)
         await self._journal.write([row], ())
         self._store.note_ended(sent.number)
@@ -141,7 +145,8 @@ class Caller:
         self._tell(sent, outcome, verdict, usage, now)
         self._maybe_stop(verdict, outcome, now)  # before anything is awaited, or more would be sent meanwhile
         row = self._call_row(sent, outcome, verdict, usage, spent, now)
-        await self._journal.write([row], [end.row for end in settled], polled.ballots)
+        kept = partial_rows(sent.batch, verdict, size=sent.members, form=sent.asking.prompt.form)
+        await self._journal.write([row], [end.row for end in settled], [*polled.ballots, *kept])
         self._store.note_ended(sent.number)
         settled += await self.late_copies(settled)
         state.voting.add(polled.again)
@@ -159,7 +164,7 @@ class Caller:
             self._note_sure(bool(sure))
         if is_later_round(sent.batch):
             state.counters.votes.add_usage(usage)
-        return state.voting.poll(sent.batch, verdict, size=sent.members, form=sent.asking.prompt.form, sure=sure)
+        return state.voting.poll(sent.batch, verdict, size=sent.members, asking=sent.asking, sure=sure)
 
     def _note_sure(self, any_sure: bool) -> None:
         """A reply came with the probabilities of its tokens, or without: the run ends where a second model hangs on
@@ -168,7 +173,8 @@ class Caller:
         log.note_logprobs(any_sure)
         if not any_sure:
             state.counters.notice(NO_LOGPROBS)
-        needs = state.config.escalation is not None and state.config.votes == 1
+        escalation = state.config.escalation
+        needs = escalation is not None and escalation.below is not None and state.config.votes == 1
         if needs and log.lacks_logprobs:
             state.stop(RunStopped("confidence", f"{NO_LOGPROBS}; {LOGPROBS_REMEDY}"))
 
@@ -193,10 +199,7 @@ class Caller:
             verdict = judge_fault(batch, outcome, recovery, now=now, rng=state.rng, works=works)
             self._after_fault(sent, outcome, verdict, now)
             state.neighbours.settled(batch, {}, NOTHING_READ, verdict)
-            if state.gold is not None:
-                state.gold.give_back(sent.gold)
-            if sent.batch.purpose == "anchor" and state.auditor is not None:
-                state.auditor.anchor_ended()
+            self._audits.unread(sent)
             return verdict
         reading = self._read(sent, outcome)
         ids = dict(zip(sent.ids, batch.items, strict=True))
@@ -208,57 +211,28 @@ class Caller:
             state.neighbours.settled(batch, ids, own, verdict)
             state.counters.variables.add_reply(ids, own)
         self._after_reply(sent, outcome, reading, own.answers, verdict.cause)
-        if state.gold is not None and sent.gold:
-            believed_reading = None if disturbed or thinking else reading
-            said = state.gold.weigh(sent, believed_reading, self._usage(sent, outcome), now=now)
-            state.counters.notices += said
-        if state.auditor is not None:
-            believed = disturbed is None and not state.neighbours.speaks(batch.items[0])
-            outputs = _outputs(sent, own) if believed else [MISSING] * len(sent.ids)
-            usage = self._usage(sent, outcome)
-            seen = msgspec.structs.replace(sent.batch, first=sent.batch.first and not is_later_round(batch))
-            state.auditor.observe_reply(
-                seen,
-                outputs,
-                usage,
-                static_tokens=sent.static_tokens,
-                now=now,
-                form=sent.asking.prompt.form,
-                members=sent.members,
-            )
+        usage = self._usage(sent, outcome)
+        self._audits.weigh_gold(sent, None if disturbed or thinking else reading, usage, now=now)
+        self._audits.observe_reply(sent, None if disturbed else own, usage, now=now)
         return verdict
 
     async def _settle_audit(self, sent: Sent, outcome: Completion | Fault, usage: Usage, spent: Spent) -> list[Settled]:
         """A reply that is only compared. Nothing of it is an answer, and one that is lost is not asked for again."""
         state, now = self._state, anyio.current_time()
-        auditor, cause, is_fatal = state.auditor, "", False
+        cause, is_fatal = "", False
         if isinstance(outcome, Fault):
             fault = judge_fault(sent.batch, outcome, state.config.recovery, now=now, rng=state.rng)
             self._after_fault(sent, outcome, fault, now)
             self._maybe_stop(fault, outcome, now)
             cause, is_fatal = fault.cause, fault.fatal
-            if state.gold is not None and sent.batch.purpose == "gold":
-                state.gold.lone_lost(sent.batch, about_content=outcome.kind in _ABOUT_CONTENT)
-                state.gold.count(usage, alone=True)
-            elif auditor is not None:
-                auditor.give_up(sent.batch, usage, about_content=outcome.kind in _ABOUT_CONTENT)
+            self._audits.lost(sent, usage, about_content=outcome.kind in _ABOUT_CONTENT)
         else:
             reading = self._read(sent, outcome)
-            outputs = _outputs(sent, reading)
-            cause = "" if len(reading.answers) == len(outputs) else "missing"
+            cause = "" if len(reading.answers) == len(sent.ids) else "missing"
             cause = self._thinking.cause(sent, reading, outcome) or cause
             self._after_reply(sent, outcome, reading, reading.answers, cause)
-            if state.gold is not None and sent.batch.purpose == "gold":
-                if cause == OVERTHOUGHT:
-                    state.gold.lone_lost(sent.batch, about_content=False)
-                else:
-                    state.gold.observe_lone(sent.batch, outputs, MISSING)
-                state.gold.count(usage, alone=True)
-            elif auditor is not None and cause == OVERTHOUGHT:
-                auditor.give_up(sent.batch, usage)
-            elif auditor is not None:
-                work = self._work(sent, outcome, usage, now, accepted=len(reading.answers), failed=0)
-                auditor.observe_audit(sent.batch, outputs, usage, now=now, work=work)
+            work = self._work(sent, outcome, usage, now, accepted=len(reading.answers), failed=0)
+            self._audits.answered(sent, reading, usage, cause=cause, work=work, now=now)
         state.counters.add_unconfirmed(spent.unconfirmed_input, spent.unconfirmed_output)
         settle_reservation(sent, outcome, usage)
         self._count(Verdict(cause=cause), usage, audit=True)
@@ -284,7 +258,9 @@ class Caller:
         state.counters.positions.add([id_ in answers for id_ in sent.ids])
         state.counters.foreign_ids += reading.foreign
         if completion.usage is not None:
-            state.estimates_of(sent.asking).observe(
+            estimates, usage = state.estimates_of(sent.asking), completion.usage
+            state.counters.counted.add(sent.counted_input, static=estimates.counted_input(0), usage=usage)
+            estimates.observe(
                 counted_input=sent.counted_input,
                 usage=completion.usage,
                 answered=reading.found,
@@ -381,6 +357,11 @@ class Caller:
             (lost.item, settle(lost.item, error=lost.error, batch_size=size, form=form, now=now, wall_time=wall))
             for lost in polled.verdict.failed
         ]
+        return self._with_copies(pairs, now)
+
+    def _with_copies(self, pairs: Sequence[tuple[Item, Settled]], now: float) -> list[Settled]:
+        """Ends of records, and of the identical ones that waited for them."""
+        state = self._state
         ends: list[Settled] = []
         for item, settled in pairs:
             followers = state.followers.get(item.record.digest, [])
@@ -410,29 +391,8 @@ class Caller:
     def _call_row(
         self, sent: Sent, outcome: Completion | Fault, verdict: Verdict, usage: Usage, spent: Spent, now: float
     ) -> CallRow:
-        fault = outcome if isinstance(outcome, Fault) else None
-        raw = None
-        if verdict.cause:
-            raw = outcome.excerpt if isinstance(outcome, Fault) else (outcome.refusal or outcome.text)
-        return CallRow(
-            id=sent.number,
-            sent_at=self._state.wall(sent.sent_at_s),
-            latency_s=now - sent.sent_at_s,
-            size=len(sent.ids),
-            accepted=len(verdict.accepted),
-            status=fault.status if fault else 200,
-            outcome=verdict.cause or "ok",
-            finish_reason="" if isinstance(outcome, Fault) else outcome.finish_reason,
-            input_tokens=usage.input_tokens,
-            cached_tokens=usage.cached_tokens,
-            output_tokens=usage.output_tokens,
-            reasoning_tokens=usage.reasoning_tokens,
-            estimated=usage.estimated,
-            message=fault.message if fault else None,
-            raw=raw,
-            unconfirmed_input=spent.unconfirmed_input,
-            unconfirmed_output=spent.unconfirmed_output,
-        )
+        sent_at = self._state.wall(sent.sent_at_s)
+        return call_row(sent, outcome, verdict, usage, spent, sent_at=sent_at, latency_s=now - sent.sent_at_s)
 
     def _maybe_stop(self, verdict: Verdict, outcome: Completion | Fault, now: float) -> None:
         stop = self._state.brake.stop(now)
@@ -451,8 +411,3 @@ def _descended(child: Batch, parent: Batch, verdict: Verdict) -> Batch:
         purpose="ask",
         family=child.family or parent.family,
     )
-
-
-def _outputs(sent: Sent, reading: Reading) -> list[object]:
-    """The accepted answers in the order in which the records were sent."""
-    return [reading.answers.get(id_, MISSING) for id_ in sent.ids]

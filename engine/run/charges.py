@@ -21,6 +21,7 @@ def spent_on(sent: Sent, outcome: Completion | Fault, usage: Usage) -> Spent:
         cached_tokens=usage.cached_tokens,
         output_tokens=usage.output_tokens,
         reasoning_tokens=usage.reasoning_tokens,
+        written_tokens=usage.written_tokens,
     )
 
 

@@ -20,12 +20,16 @@ from engine.adapters.key_file import key_for
 from engine.adapters.local import CONTEXT_TOKENS, LOCAL_MODEL_NAME, local_model
 from engine.adapters.providers.openai_chat import EndpointKnowledge, OpenAIChat
 from engine.adapters.store import RunStore, open_store, temporary_store
+from engine.adapters.store.run_rows import SecondPart
+from engine.adapters.stored_again import has_inputs
 from engine.adapters.tokens import TiktokenCounter
+from engine.decide.escalation import failures_for_second
 from engine.decide.estimates import ENTRY_TOKENS
 from engine.decide.outputs import check_examples, output_check
 from engine.decide.prompts import WHY_TOKENS, Prompt, input_text, make_prompt
 from engine.decide.quality_evidence import can_be_judged
 from engine.decide.records import RecordReader
+from engine.decide.votes import why_in_vain
 from engine.report.escalation import EscalationLog
 from engine.report.metrics import Counters
 from engine.run.budget import Budget
@@ -64,6 +68,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     :ivar worked_before: the store holds answers from an earlier run.
     :ivar log: of this run.
+    :ivar second: a second model's part of it.
     """
 
     run_id: int
@@ -71,6 +76,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     plan: Plan
     worked_before: bool
     log: RunLog
+    second: Run | None = None
 
 
 class Workbench:
@@ -134,6 +140,8 @@ class Workbench:
                 f"the static prompt and one answer take some {above}, so no request could ever be sent; "
                 f"shorten instructions or examples, or raise {above.option}"
             )
+        if in_vain := why_in_vain(self.config, asking.temperature()):
+            raise ConfigError(in_vain)
         fallback = self._asking(task, "compact") if asking.keyed else None
         tries = form == "auto" and self.config.packing.batch_size is None and self.config.quality.guard
         keyed = self._asking(task, "keyed") if tries else None
@@ -141,45 +149,67 @@ class Workbench:
 
     def _asking(self, task: Task, form: AnswerForm) -> Asking:
         prompt = make_prompt(task, form)
+        provider = OpenAIChat(
+            transport=self._transport,
+            endpoint=self.endpoint,
+            system=prompt.system,
+            schema=prompt.schema,
+            known=self._known,
+            logprobs=self.config.confidence == "logprobs",
+        )
         return Asking(
             prompt=prompt,
-            provider=OpenAIChat(
-                transport=self._transport,
-                endpoint=self.endpoint,
-                system=prompt.system,
-                schema=prompt.schema,
-                known=self._known,
-                logprobs=self.config.confidence == "logprobs",
-            ),
+            provider=provider,
+            temperature=lambda: provider.temperature,
+            reasoning_effort=_effort(self.endpoint),
             check=output_check(task),
             static_tokens=self._tokenizer.count(prompt.system),
             output_tokens=_expected_output(task, prompt, self._tokenizer),
         )
 
     async def begin(
-        self, task: Task, *, note: Mapping[str, Any], gold: GoldSet | None = None, first_run: int | None = None,
-        below: float | None = None,
+        self, task: Task, *, note: Mapping[str, Any], gold: GoldSet | None = None
     ) -> Run:  # fmt: skip
-        """Note a new run in the store. `note` is kept with it, for a later `annotate retry`.
+        """Note a new run in the store, and with it what a second model is to have of it. `note` is kept with it, for a
+        later `annotate retry`.
 
         :param gold: records with known answers that ride along.
-        :param first_run: the run whose answers with a confidence under `below` are asked for again in this one.
         :raises StoreError: the store holds answers of another task or model.
         """
         plan = msgspec.structs.replace(self.plan(task), gold=gold)
-        document = msgspec.json.encode(task).decode()
+        second = None if self.config.escalation is None else self.second()
+        second_plan = None if second is None else second.plan(task)
+        part: SecondPart | None = None
 
         def begin() -> tuple[int, int, bool]:
-            settings_id = self.store.settings(
-                task_key=task_key(task), model=self.model_name, task=document, allow_change=self._allow_change
-            )
-            config = msgspec.json.encode(note).decode()
-            run_id = self.store.begin_run(
-                settings_id=settings_id, started_at=time.time(), config=config, first_run=first_run, below=below
-            )
+            nonlocal part
+            settings_id = self._settings(task)
+            if second is not None:
+                below, failures = self._for_second(second)
+                config = msgspec.json.encode({"source": "escalation", "failures": sorted(failures)}).decode()
+                part = SecondPart(settings_id=second._settings(task), config=config, below=below)
+            rule = {} if self.config.votes == 1 else {"votes": self.config.votes, "votes_stop": self.config.votes_stop}
+            config = msgspec.json.encode({**note, **rule}).decode()
+            run_id = self.store.begin_run(settings_id=settings_id, started_at=time.time(), config=config, second=part)
             return settings_id, run_id, self.store.has_answers(settings_id)
 
         settings_id, run_id, worked_before = await self.run_sync(begin)
+        own = self._started(task, plan, run_id=run_id, settings_id=settings_id, worked_before=worked_before)
+        if second is None or second_plan is None or part is None:
+            return own
+        settings_id, id_ = part.settings_id, run_id + 1
+        worked_before = await self.run_sync(lambda: self.store.has_answers(settings_id))
+        of_second = second._started(task, second_plan, run_id=id_, settings_id=settings_id, worked_before=worked_before)
+        return msgspec.structs.replace(own, second=of_second)
+
+    def _settings(self, task: Task) -> int:
+        """The id of the task on this model. Blocks."""
+        document = msgspec.json.encode(task).decode()
+        return self.store.settings(
+            task_key=task_key(task), model=self.model_name, task=document, allow_change=self._allow_change
+        )
+
+    def _started(self, task: Task, plan: Plan, *, run_id: int, settings_id: int, worked_before: bool) -> Run:
         log = RunLog()
         log.started(
             store=None if self.store.path is None else str(self.store.path), store_run=run_id, task=task_key(task),
@@ -187,14 +217,29 @@ class Workbench:
         )  # fmt: skip
         return Run(run_id=run_id, settings_id=settings_id, plan=plan, worked_before=worked_before, log=log)
 
-    async def end(self, run: Run, status: str) -> None:
-        """Note how a run ended.
+    def _for_second(self, second: Workbench) -> tuple[float | None, frozenset[str]]:
+        """Under which confidence an answer, and which kinds of failure, go to the second model."""
+        escalation = self.config.escalation
+        if escalation is None:
+            return None, frozenset()
+        failures: frozenset[str] = frozenset()
+        if escalation.failed:
+            failures = failures_for_second(
+                first_most_tokens=self.config.packing.max_input_tokens,
+                second_most_tokens=second.config.packing.max_input_tokens,
+            )
+        return escalation.below, failures
+
+    async def end(self, run: Run, status: str, *, came: bool = False) -> None:
+        """Note how a run ended; ``came``: and that its list of inputs, noted as they came, is complete.
 
         Records that failed in a run which the brake ended failed for a cause of the whole: the next run asks them
         again, without being told.
         """
 
         def end() -> None:
+            if came and has_inputs(self.store, run.run_id, usable=status != "done"):
+                self.store.complete_inputs(run.run_id)
             if status in ("brake", "endpoint"):
                 self.store.mark_redo(run.settings_id, "run_id = ? AND ok = 0", [run.run_id])
             self.store.end_run(run.run_id, ended_at=time.time(), status=status)
@@ -217,8 +262,8 @@ class Workbench:
             config = msgspec.structs.replace(config, on_bad_record=on_bad_record)
         kind = (
             Pipeline
-            if config.escalation is None
-            else partial(EscalatingPipeline, open_second=partial(self._open_second, run))
+            if run.second is None
+            else partial(EscalatingPipeline, open_second=partial(self._open_second, run, run.second))
         )
         return kind(
             run.plan,
@@ -255,15 +300,16 @@ class Workbench:
             )  # fmt: skip
         return self._second
 
-    async def _open_second(self, run: Run) -> Second:
-        """Note the second model's part of a run in the store, and make its pipeline."""
-        escalation, second = self.config.escalation, self.second()
-        below = 0.0 if escalation is None else escalation.below
-        own = await second.begin(run.plan.task, note={"source": "escalation"}, first_run=run.run_id, below=below)
+    def _open_second(self, run: Run, own: Run) -> Second:
+        """The pipeline of the second model's part of a run."""
+        second = self.second()
+        below, failures = self._for_second(second)
         counters = Counters()
         return Second(
             pipeline=second.pipeline(own, inputs=Inputs.HANDED_ON, counters=counters),
-            log=EscalationLog(model=second.model_name, below=below, prices=second.config.prices, counters=counters),
+            log=EscalationLog(
+                model=second.model_name, below=below, failures=failures, prices=second.config.prices, counters=counters
+            ),
             first_model=self.model_name,
             end=partial(second.end, own),
         )
@@ -303,6 +349,12 @@ def task_key(task: Task) -> str:
     # Forms that came later are named where they are used, so that stores of before them are known again.
     asked |= {name: value for name in LATER_FORMS if (value := getattr(task, name)) != getattr(_PLAIN_TASK, name)}
     return hashlib.blake2b(msgspec.json.encode(asked), digest_size=16).hexdigest()
+
+
+def _effort(endpoint: Endpoint) -> str | None:
+    """What is asked for, of how much to think; the user's own keys of the body count more."""
+    asked = endpoint.extra_body.get("reasoning_effort", endpoint.reasoning_effort)
+    return asked if isinstance(asked, str) else None
 
 
 def _expected_output(task: Task, prompt: Prompt, tokenizer: Tokenizer) -> float:

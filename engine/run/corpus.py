@@ -74,15 +74,16 @@ class CorpusRun:
 
         :raises InputError: the validating pass found something, and nothing was spent.
         """
-        self.run = run = await self._bench.begin(self._task, note=note, gold=self._gold)
         registered = self._source.rereadable
+        how = {} if registered else {"streamed": True}
+        self.run = run = await self._bench.begin(self._task, note={**note, **how}, gold=self._gold)
         if registered:
             await self._validate(run)
         if not await self._goes_on(run):
             self.counters.records_total = 0
             return None
         if registered:
-            await self._bench.run_sync(self._bench.store.drop_ended_inputs)
+            await self._bench.run_sync(lambda: self._bench.store.complete_inputs(run.run_id))
         status = "crashed"
         try:
             stopped = await self._label(run, registered=registered)
@@ -111,7 +112,7 @@ class CorpusRun:
         if self.is_empty:
             return
         self.left_behind = left_behind(self._bench.store, run.run_id)
-        self._bench.store.drop_ended_inputs()
+        self._bench.store.complete_inputs(run.run_id)
 
     def stop(self, reason: RunStopped) -> None:
         """Send nothing more; what is in flight is still answered and stored."""

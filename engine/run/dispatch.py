@@ -17,7 +17,7 @@ from engine.decide.packing import pack
 from engine.decide.prompts import first_words, forges_id, longer_salt, request_ids, request_salt, user_message
 from engine.decide.rate import Dimension
 from engine.run.budget import Reserve
-from engine.run.gold import Rider, beside, seated
+from engine.run.gold_riders import Rider, beside, seated
 from engine.run.load import LoadTicket
 from engine.run.neighbours import Company
 from engine.run.plan import Asking
@@ -72,6 +72,8 @@ Asked = Item | Canary | Rider
 
 Start = Callable[[Sent], object]
 """Starts a call that has been admitted."""
+Conclude = Callable[[Item], object]
+"""Ends a record that is asked no more."""
 
 
 class Dispatcher:
@@ -95,14 +97,14 @@ class Dispatcher:
         """What the next request waits for at present; None where it waits for nothing, or for input."""
         return self._held_by or self._state.pacer.waits_for
 
-    async def run(self, start: Start) -> None:
+    async def run(self, start: Start, *, conclude: Conclude) -> None:
         """Send what is next, one after the other, when the window, the pause and the limits allow it."""
         try:
-            await self._send_all(start)
+            await self._send_all(start, conclude)
         finally:  # a run may end in a pause
             self._state.counters.add_waits(Waits(pause_s=self._paused_s), anyio.current_time())
 
-    async def _send_all(self, start: Start) -> None:
+    async def _send_all(self, start: Start, conclude: Conclude) -> None:
         state = self._state
         window_s = 0.0
         while True:
@@ -115,6 +117,10 @@ class Dispatcher:
                 return
             if isinstance(step, Wait):
                 await self._wait_for(step, is_paused=state.pause_until_s > now)
+                continue
+            if self._is_repeat(step):
+                state.calls += 1  # until its end has been given out
+                conclude(step.items[0])
                 continue
             sent = await self._admitted(step, window_s)
             window_s = 0.0
@@ -158,7 +164,7 @@ class Dispatcher:
         )
         if isinstance(step, Wait) and state.input_ended and not state.calls and state.queue.is_empty:
             return None  # whoever waits for a further vote goes as soon as nothing is under way
-        if not isinstance(step, Batch):
+        if not isinstance(step, Batch) or self._is_repeat(step):
             return step
         self._lone_probe_out |= len(step.items) == 1
         if step.origin:
@@ -173,7 +179,7 @@ class Dispatcher:
             self._unseat()
         return batch
 
-    def _next_round(self, now: float, *, lone: bool, anchor: bool) -> Batch | None:
+    def _next_round(self, now: float, *, lone: bool, anchor: bool) -> Batch | Wait | None:
         """A batch of records that are asked once more for their votes, where it is their turn: after what came back."""
         state = self._state
         voting, queue, brake = state.voting, state.queue, state.brake
@@ -182,16 +188,26 @@ class Dispatcher:
         if brake.is_silent and not brake.has_worked and not queue.is_empty:
             return None
         calls = 0 if state.live else state.calls  # nobody who waits for an answer waits for another's
-        if not voting.is_due(state.size, fresh=queue.fresh, calls=calls, is_full=state.input_waits):
+        is_full, asking = state.input_waits, state.asking
+        company_s = voting.waits_for_company_until_s(asking)
+        if company_s > now and not (queue.fresh or calls or state.input_ended or state.live or is_full):
+            return Wait(until_s=company_s)
+        if not voting.is_due(state.size, fresh=queue.fresh, calls=calls, is_full=is_full, asking=asking):
             return None
         return voting.take(
             now,
             choose=self._choose,
+            size=state.size,
             lone=lone and not anchor,
             distinct=_key if state.asking.keyed else None,
             apart=state.neighbours.apart,
             apart_alone=state.neighbours.guard.screens_alone,
+            asking=asking,
         )
+
+    def _is_repeat(self, batch: Batch) -> bool:
+        """Whether this would only bring a vote again that is there. What finds out who changes others goes anyway."""
+        return not batch.family and self._state.voting.is_repeat(batch, self._state.asking_of(batch))
 
     def _guarded(self, batch: Batch) -> Batch:
         """A batch that may go as it is; where no canaries go with it, its first record alone, and the rest after it."""
@@ -241,12 +257,13 @@ class Dispatcher:
         """Records that the next batch may hold. The last ones of a run are spread, so that no slot stays idle.
 
         So are records that somebody waits for: several calls at once beat one call with all of them. Not where the user
-        fixed the size, or wants it cheap, or where a request more costs time as well.
+        fixed the size, or wants it cheap, or where a request more costs time as well, or where votes want company.
         """
         state, config = self._state, self._state.config
         size = state.size
         free = min(state.window - state.counters.in_flight, state.most_in_flight - state.traffic.in_flight)
         spreads = config.packing.batch_size is None and config.objective == "records-per-second" and not state.is_paced
+        spreads = spreads and not state.voting.wants_company(state.asking)
         if (state.input_ended or state.live) and spreads and waiting < size * free:
             return max(1, math.ceil(waiting / free))
         return size

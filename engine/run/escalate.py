@@ -1,8 +1,8 @@
-"""A second model for records of which the first is unsure, beside the first one's run. See docs/design/votes.md.
+"""A second model, for records of which the first is unsure or that it failed. See docs/design/votes.md.
 
-Both models have a pipeline. What the first settles with too little confidence goes, as the record that it was read as,
-to the second, and what the second says is given out in its place. Nothing is read twice, so a stream will do; what
-waits is bounded, and a second model that is slower holds the first one back.
+Both models have a pipeline. What the first settles with too little confidence, or as failed, goes to the second, as the
+record that it was read as, and what the second says is given out in its place. Nothing is read twice, so a stream will
+do; what waits is bounded, and a second model that is slower holds the first one back.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import msgspec
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from engine.adapters.providers.known import KEY_VARIABLE
+from engine.decide.escalation import goes_on
 from engine.report.escalation import EscalationLog
 from engine.run.call import Emit
 from engine.run.pipeline import Pipeline
@@ -39,7 +40,7 @@ class Second(msgspec.Struct, frozen=True, kw_only=True):
     end: Callable[[str], Awaitable[None]]
 
 
-OpenSecond = Callable[[], Awaitable[Second]]
+OpenSecond = Callable[[], Second]
 
 
 class EscalatingPipeline(Pipeline):
@@ -48,7 +49,7 @@ class EscalatingPipeline(Pipeline):
     def __init__(self, *args: Any, open_second: OpenSecond, **more: Any) -> None:
         """As `Pipeline`.
 
-        :param open_second: notes the second model's run in the store; called once, when this one begins.
+        :param open_second: makes the second model's part; called once, when this one begins.
         """
         super().__init__(*args, **more)
         self._open_second = open_second
@@ -61,7 +62,7 @@ class EscalatingPipeline(Pipeline):
         """As `Pipeline.run`; a reason to stop of either model stops both."""
         self._emit_to_user = emit
         try:
-            self._second = second = await self._open_second()
+            self._second = second = self._open_second()
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await reader.close()
@@ -120,21 +121,24 @@ class EscalatingPipeline(Pipeline):
         """A result of the first model: give it out, or ask the second."""
         record = self._records.pop(result.position, None)
         second = self._second
-        if second is None or self._handed_over is None or record is None or not result.ok:
+        if second is None or self._handed_over is None or record is None:
             await self._emit_to_user(result)
             return
-        second.log.unknown += result.confidence is None
-        if not is_unsure(result.confidence, second.log.below):
+        log = second.log
+        log.unknown += result.ok and result.confidence is None and log.below is not None
+        if not goes_on(result, below=log.below, failures=log.failures):
             await self._give(result, second.first_model)
             return
         self._unsure[result.position] = result
-        second.log.records += 1
+        log.records += 1
+        log.failed += not result.ok
         # Of a corpus of unknown length the guard of labels would take it for large, and pay for audits of a dear model.
-        second.pipeline.counters.records_total = second.log.records
+        second.pipeline.counters.records_total = log.records
         try:
             await self._handed_over.send(record)
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):  # it was stopped; `run` gives it out
-            second.log.records -= 1
+            log.records -= 1
+            log.failed -= not result.ok
 
     async def _take_back(self, result: Result) -> None:
         """A result of the second model; where it failed, the first one's stands."""
@@ -142,20 +146,24 @@ class EscalatingPipeline(Pipeline):
         second = self._second
         if first is None or second is None:
             return
-        if not result.ok:
+        log = second.log
+        if result.error is not None:
+            if first.error is not None:
+                first = msgspec.structs.replace(first, error=first.error.beside(result.error, log.model))
             await self._give(first, second.first_model)
             return
-        second.log.answered += 1
-        second.log.changed += result.output != first.output
-        await self._give(result, second.log.model)
+        log.answered += 1
+        if first.error is not None:
+            log.rescued += 1
+            self.counters.records_failed -= 1  # as which it was counted when the first model had done with it
+            self.counters.records_ok += 1
+        else:
+            log.changed += result.output != first.output
+        await self._give(result, log.model)
 
     async def _give(self, result: Result, model: str) -> None:
-        await self._emit_to_user(msgspec.structs.replace(result, model=model))
-
-
-def is_unsure(confidence: float | None, below: float) -> bool:
-    """Whether an answer goes to the second model. One of unknown confidence, from a run without votes, does not."""
-    return confidence is not None and confidence < below
+        """Give a result out, with the model that answered; of a failure nobody did."""
+        await self._emit_to_user(msgspec.structs.replace(result, model=model) if result.ok else result)
 
 
 class _HandOver:

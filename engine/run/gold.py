@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 import random
+import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -14,18 +16,20 @@ import msgspec
 
 from engine.decide.answers import Reading
 from engine.decide.batch_size import BatchSize
-from engine.decide.gold_pool import GoldEntry, GoldPool
-from engine.decide.gold_tally import GoldTally, Judged, sizes_named
+from engine.decide.gold_pairs import GoldBatch, OpenBatches
+from engine.decide.gold_pool import GRACE, GoldEntry, GoldPool
+from engine.decide.gold_share import LEAST_WEIGHT, Spent, lone_asks_worth
+from engine.decide.gold_tally import GoldTally, Judged, loss_of, sizes_named
 from engine.decide.gold_test import Shown
 from engine.decide.gold_values import Ride
 from engine.decide.packing import Room
 from engine.decide.prompts import first_words
 from engine.decide.quality import rung_of
 from engine.decide.quality_judge import Judge
-from engine.report import words
-from engine.report.gold import GoldMove, GoldUse, gold_sentence, too_little
+from engine.report.gold import GoldMove, GoldUse, gold_sentence, instead, shown_sentence, too_little
 from engine.report.metrics import Counters
 from engine.run.audit import Auditor, Price
+from engine.run.gold_riders import Rider
 from engine.run.gold_set import GoldSet, check_fields, shape
 from engine.run.plan import Asking, Plan
 from engine.vocabulary.config import AnswerForm, RunConfig
@@ -33,26 +37,10 @@ from engine.vocabulary.task import Task
 from engine.vocabulary.values import Batch, Item, Record, Usage
 
 _FEW = 4  # requests of a kind before it is known what one takes
-_LEAST_WEIGHT = 0.1
-_SOON = 100  # pairs of a size until it is known well enough for gold to ride at its usual rate
+_SOON = 100  # rides at a size until it is known well enough for gold to ride at its usual rate
+_SOON_ON_THE_WAY = 8  # at a size that the run will hardly stay at; or, where more can be asked alone, this part of it:
+_PART_ON_THE_WAY = 6
 _MOST_AHEAD = 400.0
-
-
-class Rider(msgspec.Struct, frozen=True, kw_only=True):
-    """A record with gold in a request.
-
-    :ivar position: among all that the request asks, from 1.
-    :ivar sweep: the pass through the gold in which it rode.
-    """
-
-    entry: GoldEntry
-    position: int
-    sweep: int
-
-    @property
-    def record(self) -> Record:
-        """What is sent."""
-        return self.entry.record
 
 
 class GoldAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,8 +90,10 @@ class GoldInRun:
     def __init__(
         self, gold: GoldSet, *, task: Task, rate: float, rng: random.Random, batch_size: BatchSize,
         auditor: Auditor | None, price: Price, is_priced: bool, is_fixed: bool, counts_requests: bool,
+        most: int,
     ) -> None:  # fmt: skip
         """
+        :param most: the largest batch that the run may use.
         :param rate: gold records among the records that are sent.
         :param auditor: the guard of the labels, which is told; without one, gold alone caps the batch size.
         :param is_fixed: the user gave the batch size, so nothing is capped.
@@ -121,10 +111,16 @@ class GoldInRun:
         self._is_priced = is_priced
         self._is_fixed = is_fixed
         self._counts_requests = counts_requests
-        self._lone: dict[int, Judged] = {}
+        self._most = most
+        self._lone: dict[int, float] = {}  # line -> how right its lone answer is
+        self._open = OpenBatches()
+        self._sent: Counter[int] = Counter()  # by rung, in the first pass: rides under way or answered
+        self._differences: list[tuple[int, float]] = []  # rung, right alone less right there, as they came
         self._ridden: set[int] = set()
-        self._checked = False
-        self._rides = self._unanswered = self._alone = self._requests = self._tokens = 0
+        self._checked = self._aims_at_largest = False
+        self._counters: Counters | None = None
+        self._rides = self._unanswered = self._alone = self._requests = self._tokens = self._lone_output = 0
+        self._mean_input = math.ceil(statistics.fmean(entry.record.input_tokens for entry in gold.entries))
         self._cost = self._lone_cost = 0.0
         self._moves: list[GoldMove] = []
 
@@ -135,7 +131,7 @@ class GoldInRun:
         """See `gold_set.check_fields`; of the first records of the input. Says as well where gold is too little."""
         if self._checked or not records:
             return
-        self._checked = True
+        self._checked, self._counters = True, counters
         check_fields(self._gold, records)
         said = too_little(len(self._gold.entries), rate=self._pool.rate, records=counters.records_total)
         if said is not None:
@@ -145,38 +141,63 @@ class GoldInRun:
 
     def next_lone(self, now: float, counters: Counters, *, size: int) -> Batch | None:
         """A record with gold that is asked alone, if one is wanted now."""
-        left = 0 if counters.records_total is None else counters.records_total - counters.records_done
-        requests = counters.requests - self._requests + left / max(1, size)
-        entry = self._pool.next_lone(requests=requests / self._weight(counters), size=size)
+        total, is_largest = counters.records_total, self._is_largest(size)
+        left = 0 if total is None else total - counters.records_done
+        spent = self._spent(counters)
+        requests = in_all = lone_asks_worth(spent, records_left=left, size=size)
+        if not is_largest:  # half of what the run would pay for at its largest size is kept for that
+            requests = lone_asks_worth(spent, records_left=0.5 * left, size=max(size, self._most))
+            in_all /= 1.0 if spent.lone is None else LEAST_WEIGHT
+        entry = self._pool.next_lone(
+            requests=requests,
+            in_all=in_all,
+            size=size,
+            is_largest=is_largest,
+            grace=GRACE if total is None else min(1, int(self._pool.rate * total)),
+        )
         if entry is None:
             return None
         return Batch(items=(Item(record=entry.record, accepted_at_s=now),), origin=1, purpose="gold")
 
-    def _weight(self, counters: Counters) -> float:
-        """What a lone ask takes of that which limits the run, as a share of what other requests take."""
+    def _is_largest(self, size: int) -> bool:
+        """Whether the run will use no larger batches than these: it does not climb any more, or cannot."""
+        return size >= self._most or self._batch_size.next_size < 2 * self._batch_size.settled_size
+
+    def _spent(self, counters: Counters) -> Spent:
+        """What a lone ask takes of that which limits the run, and what the others took."""
         others = counters.requests - self._requests
-        if self._counts_requests or self._batch_size.binding == "requests" or min(others, self._requests) < _FEW:
-            return 1.0
+        counts = self._counts_requests or self._batch_size.binding == "requests"
+        if counts or min(others, self._requests) < _FEW:
+            return Spent(requests=others, cost=0.0, lone=None, entry=0.0)
         all_ = self._price(
             Usage(
                 input_tokens=counters.tokens_input,
                 output_tokens=counters.tokens_output,
                 cached_tokens=counters.tokens_cached,
+                written_tokens=counters.tokens_written,
             )
         )
-        lone, other = self._lone_cost / self._requests, (all_ - self._lone_cost) / others
-        return min(1.0, max(_LEAST_WEIGHT, lone / other)) if other > 0.0 else 1.0
+        entry = Usage(input_tokens=self._mean_input, output_tokens=self._lone_output // self._requests)
+        return Spent(
+            requests=others,
+            cost=all_ - self._lone_cost,
+            lone=self._lone_cost / self._requests,
+            entry=self._price(entry),
+        )
 
     def candidates(self, size: int, counters: Counters) -> list[GoldEntry]:
         """Those that would ride in the next new batch, and take a place each.
 
-        A size of which little is known gets more of them at once: what it does is found out on fewer records.
+        A size of which little is known gets more of them at once: what it does is found out on fewer records. A size on
+        the way to a larger one gets few of them: the lone answers would be used up there.
         """
-        ahead = 0.0
-        if not self._is_fixed and self._tally.pairs(rung_of(size)) < _SOON:
+        ahead, is_largest = 0.0, self._is_largest(size)
+        self._aims_at_largest = is_largest
+        enough = _SOON if is_largest else max(_SOON_ON_THE_WAY, min(_SOON, self._pool.lone_most // _PART_ON_THE_WAY))
+        if not self._is_fixed and self._sent[rung_of(size)] < enough:
             left = None if counters.records_total is None else counters.records_total - counters.records_done
             ahead = _MOST_AHEAD if left is None else min(_MOST_AHEAD, 0.75 * self._pool.rate * left)
-        return self._pool.candidates(size, ahead=ahead)
+        return self._pool.candidates(size, ahead=ahead, is_largest=is_largest)
 
     def ride(self, items: Sequence[Item], candidates: Sequence[GoldEntry], *, room: Room, keyed: bool) -> list[Rider]:
         """Those of the candidates that go with a batch: what a reader could not tell from the others."""
@@ -199,8 +220,10 @@ class GoldInRun:
             return True
 
         sweep = self._pool.passes
-        riders = self._pool.ride(candidates, records=len(items), fits=fits)
-        return [Rider(entry=entry, position=0, sweep=sweep) for entry in riders]
+        rung = rung_of(len(items) + len(candidates))
+        riders = self._pool.ride(candidates, records=len(items), fits=fits, rung=rung, is_largest=self._aims_at_largest)
+        self._sent[rung] += len(riders) if sweep == 1 else 0
+        return [Rider(entry=entry, position=0, sweep=sweep, rung=rung) for entry in riders]
 
     def mixed(self, others: Sequence[Any], riders: Sequence[Rider]) -> list[Any]:
         """All that a request asks, in the order in which it is sent: gold at random places."""
@@ -211,13 +234,18 @@ class GoldInRun:
 
     def unseat(self, riders: Sequence[Rider]) -> None:
         """The batch goes without them."""
-        self._pool.give_back(rider.entry for rider in riders)
+        for rider in riders:
+            self._back(rider)
+
+    def _back(self, rider: Rider) -> None:
+        self._pool.give_back([rider.entry], sweep=rider.sweep)
+        self._sent[rider.rung] -= rider.sweep == 1
 
     # -- what came -----------------------------------------------------------------------------------------------
 
     def give_back(self, riders: Mapping[str, Rider]) -> None:
         """A request brought nothing, or nothing that is believed: they ride again."""
-        self._pool.give_back(rider.entry for rider in riders.values())
+        self.unseat(list(riders.values()))
 
     def weigh(self, sent: Carrying, reading: Reading | None, usage: Usage, *, now: float) -> list[str]:
         """The answers to the gold of a reply; what the user should read, if they show a loss that was not known.
@@ -229,29 +257,38 @@ class GoldInRun:
         if reading is None:
             self.give_back(sent.gold)
             return []
-        said = self._observe(sent.gold, reading, size=sent.members, form=sent.asking.prompt.form, now=now)
-        return [] if said is None else [said]
+        self._observe(sent.gold, reading, size=sent.members, form=sent.asking.prompt.form)
+        return self._judge_complete(now)
 
-    def _observe(
-        self, riders: Mapping[str, Rider], reading: Reading, *, size: int, form: AnswerForm, now: float
-    ) -> str | None:
+    def _observe(self, riders: Mapping[str, Rider], reading: Reading, *, size: int, form: AnswerForm) -> None:
         """:param size: of the request, gold included."""
-        rides: list[Ride] = []
-        sweep = max(rider.sweep for rider in riders.values())
+        right: dict[int, float] = {}
         for id_, rider in riders.items():
             self._rides += 1
             self._ridden.add(rider.entry.line)
             if id_ not in reading.answers:
                 self._unanswered += 1  # as production, which asks again for what is missing
-                self._pool.give_back([rider.entry])
+                self._back(rider)
                 continue
             judged = self._note(rider.entry, reading.answers[id_], size, rider.position, rider.sweep)
             self._tally.add(judged, line=rider.entry.line, rung=rung_of(size), position=rider.position)
-            lone = self._lone.get(rider.entry.line)
-            rides.append(Ride(right=judged.right, alone=None if lone is None else lone.right))
-            if lone is not None and rider.sweep == 1:
-                self._tally.add_pair(rung_of(size), alone=lone.right, right=judged.right)
-        return self._tell(self._judged(size, rides, form, sweep, now), form, now)
+            right[rider.entry.line] = judged.right
+        sweep = max(rider.sweep for rider in riders.values())
+        if right:
+            self._open.add(GoldBatch(size=size, form=form, sweep=sweep, right=right))
+
+    def _judge_complete(self, now: float) -> list[str]:
+        """What batches show whose records were all asked alone as well, as far as they are going to be."""
+        said: list[str] = []
+        for batch in self._open.complete(self._pool.awaits):
+            rides, rung = batch.rides(self._lone), rung_of(batch.size)
+            pairs = [(ride.alone, ride.right) for ride in rides if ride.alone is not None]
+            self._differences += [(rung, alone - right) for alone, right in pairs]
+            for alone, right in pairs if batch.sweep == 1 else []:
+                self._tally.add_pair(rung, alone=alone, right=right)
+            shown = self._tell(self._judged(batch.size, rides, batch.form, batch.sweep, now), batch.form, now)
+            said += [] if shown is None else [shown]
+        return said
 
     def _judged(self, size: int, rides: list[Ride], form: AnswerForm, sweep: int, now: float) -> Shown | None:
         if self._auditor is not None:
@@ -262,16 +299,17 @@ class GoldInRun:
             self._batch_size.cap(cap, reason=self._judge.verdict(shown.size).sentence, now=now)
         return shown
 
-    def observe_lone(self, batch: Batch, outputs: Sequence[Any], missing: object) -> None:
-        """The answer to a lone ask. :param missing: stands for none."""
+    def observe_lone(self, batch: Batch, outputs: Sequence[Any], missing: object, *, now: float) -> list[str]:
+        """The answer to a lone ask; what the user should read, as of a reply. :param missing: stands for none."""
         entry = self._entry_of(batch)
         self._alone += 1
         answered = outputs[0] is not missing
         if answered:
             judged = self._note(entry, outputs[0], 1, 1, self._pool.passes)
-            self._lone.setdefault(entry.line, judged)
+            self._lone.setdefault(entry.line, judged.right)
             self._tally.add(judged, line=entry.line, rung=1)
         self._pool.lone_answered(entry, answered=answered)
+        return self._judge_complete(now)
 
     def lone_lost(self, batch: Batch, *, about_content: bool) -> None:
         """A lone ask brought nothing; it is sent again unless its content was to blame."""
@@ -309,6 +347,7 @@ class GoldInRun:
             cached_tokens=0 if not alone else usage.cached_tokens,
         )
         self._requests += alone
+        self._lone_output += part.output_tokens if alone else 0
         self._tokens += part.input_tokens + part.output_tokens
         cost = self._price(part)
         self._cost += cost
@@ -320,19 +359,16 @@ class GoldInRun:
         if shown is None:
             return None
         kept = max(1, shown.size // 2)
-        since = "lately, batches" if shown.late else "batches"
-        sentence = (
-            f"gold: {since} of {shown.size // 2 + 1} records or more have {100 * shown.loss:.0f} points less "
-            f"accuracy than the same records asked alone ({shown.pairs} asked both ways)"
-        )
-        if self._is_fixed:
-            sentence += f"; the batch size was given and is kept: --batch-size {kept}, or auto, avoids it"
-        else:
-            sentence += f"; from there on the run went on with {kept} at the most"
+        if not self._is_fixed:
+            self._most = min(self._most, kept)
+        there = [difference for rung, difference in self._differences if rung >= shown.size]
         labelled = 0 if self._auditor is None else self._auditor.labelled_from(shown.size, form)
-        if labelled and not self._is_fixed:
-            again = f"annotate retry --batch-size-above {kept} asks them again"
-            sentence += f" ({words.plural(labelled, 'record')} had been labelled in larger ones: {again})"
+        sentence = shown_sentence(
+            loss_of("", there[-shown.pairs :]),
+            shown,
+            instead=instead(self._tally.losses(), below=shown.size) if self._is_fixed else None,
+            labelled=labelled,
+        )
         self._moves.append(
             GoldMove(
                 at_s=now,
@@ -367,7 +403,11 @@ class GoldInRun:
             losses=losses,
             moves=[msgspec.structs.replace(move, at_s=round(max(0.0, move.at_s - began_s), 3)) for move in self._moves],
             sentence=gold_sentence(
-                self._moves, losses, rides=self._rides, in_use=sizes_named(rung_of(self._batch_size.settled_size))
+                self._moves,
+                losses,
+                rides=self._rides,
+                in_use=sizes_named(rung_of(self._batch_size.settled_size)),
+                stored=0 if self._counters is None else self._counters.records_stored,
             ),
         )
 
@@ -389,25 +429,5 @@ def gold_in_run(
         is_priced=config.prices is not None,
         is_fixed=config.packing.batch_size is not None,
         counts_requests=config.limits.requests_per_minute is not None,
+        most=config.packing.batch_size or config.packing.max_batch_size,
     )
-
-
-def beside(room: Room, riders: Sequence[GoldEntry], output_per_record: float) -> Room:
-    """The room that gold leaves to the records of a batch."""
-    if not riders:
-        return room
-    return msgspec.structs.replace(
-        room,
-        items=max(1, room.items - len(riders)),
-        input_tokens=room.input_tokens - sum(entry.record.input_tokens for entry in riders),
-        output_tokens=room.output_tokens - len(riders) * output_per_record,
-    )
-
-
-def seated(ids: Mapping[str, object]) -> dict[str, Rider]:
-    """The gold of a request, with its places. :param ids: all that it asks, in order."""
-    return {
-        id_: msgspec.structs.replace(one, position=position)
-        for position, (id_, one) in enumerate(ids.items(), start=1)
-        if isinstance(one, Rider)
-    }

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from engine.adapters.store import CallRow, OutputRow, RunStore, SecondRun
+from engine.adapters.store import AnswerRow, CallRow, InputRow, OutputRow, RunStore, SecondRun
 from engine.adapters.stored import (
     AnswerCount,
     InputCount,
@@ -19,6 +19,7 @@ from engine.adapters.stored import (
     answer_counts,
     answer_of,
     calls,
+    count_failed_by_second,
     input_count,
     outcome_counts,
     runs,
@@ -47,6 +48,7 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
 
     :ivar input: where the newest run read from; None for a program's run.
     :ivar records: of that input; None if it is not known.
+    :ivar failed_by_second: of them, those that a second model failed, and whose first answer stands.
     """
 
     store: str
@@ -59,6 +61,7 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     answers: list[AnswerCount]
     requests: list[OutcomeCount]
     runs: list[RunLine]
+    failed_by_second: int = 0
 
 
 class CallStory(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,6 +147,7 @@ def overview(store: RunStore, path: Path, listed: StoredRun | None, newest: Stor
         model=run.model,
         input=place if isinstance(place, str) else None,
         records=None if listed is None else input_count(store, listed),
+        failed_by_second=count_failed_by_second(store, listed),
         answers=answer_counts(store, run.settings_id),
         requests=outcome_counts(store),
         runs=[
@@ -181,9 +185,9 @@ def _story(
     answer, model, numbers = first, None, () if first is None else first.calls
     if second is not None and first is not None:
         answer, model = second.chosen(first, answer_of(store, second.settings_id, first.key, first.digest))
-        numbers = numbers if answer is first else (*numbers, *answer.calls)
+        numbers = numbers if answer is first or not answer.ok else (*numbers, *answer.calls)
     asked = [_call_story(call) for call in calls(store, numbers)]
-    status, error = _ending(record)
+    status, error = _ending(record.place, answer)
     return RecordStory(
         id=record_id(record),
         line=place.line if place else None,
@@ -201,7 +205,7 @@ def _story(
         confidence=answer.confidence if answer else None,
         votes=answer.votes if answer else 1,
         model=model,
-        first_output=None if first is None or answer is first else _output(first.output),
+        first_output=None if first is None or not first.ok or answer is first else _output(first.output),
     )
 
 
@@ -211,8 +215,7 @@ def record_id(record: StoredRecord) -> Any:
     return msgspec.json.decode(key)
 
 
-def _ending(record: StoredRecord) -> tuple[str, RecordError | None]:
-    answer, place = record.answer, record.place
+def _ending(place: InputRow | None, answer: AnswerRow | None) -> tuple[str, RecordError | None]:
     if place is not None and place.error is not None:
         return "unusable", RecordError(kind="bad-record", message=place.error)
     if answer is None:

@@ -57,7 +57,8 @@ class Neighbours:
     def note_taken(self, batch: Batch) -> None:
         """New records go on their way. A batch holds such as speak, or such as do not."""
         if self.guard.screens:
-            self.guard.note_screened(len(batch.items), found=self.speaks(batch.items[0]))
+            new = sum(not item.ballots for item in batch.items)  # of a further round of votes they are known
+            self.guard.note_screened(new, found=self.speaks(batch.items[0]))
         if len(batch.items) == 1:
             self.guard.canaries.note_asked()
 

@@ -98,7 +98,7 @@ class Pipeline:
             self._state.traffic.leave(self._state.changed, self.counters.in_flight)
             if self._state.auditor is not None and (said := self._state.auditor.forms.sentence):
                 self.counters.notice(said)
-            for said in self._state.neighbours.guard.notices():
+            for said in (*self._state.neighbours.guard.notices(), *self.counters.votes.notices()):
                 self.counters.notice(said)
             with anyio.CancelScope(shield=True):
                 await reader.close()
@@ -109,7 +109,10 @@ class Pipeline:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._feed, reader)
             with self._state.dispatching:
-                await self._dispatcher.run(lambda sent: tasks.start_soon(self._caller.call, sent))
+                await self._dispatcher.run(
+                    lambda sent: tasks.start_soon(self._caller.call, sent),
+                    conclude=lambda item: tasks.start_soon(self._caller.conclude, item),
+                )
             self._state.feeding.cancel()
 
     def stop(self, reason: BaseException) -> None:

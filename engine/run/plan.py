@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from engine.decide.outputs import Check
@@ -16,6 +18,8 @@ class Asking(msgspec.Struct, frozen=True, kw_only=True):
 
     :ivar static_tokens: of the prompt, by our own count.
     :ivar output_tokens: expected for one record before anything has been learned.
+    :ivar temperature: that is asked for; None where it is the endpoint's own, which may turn out while it is asked.
+    :ivar reasoning_effort: that is asked for; None: none is.
     """
 
     prompt: Prompt
@@ -23,6 +27,8 @@ class Asking(msgspec.Struct, frozen=True, kw_only=True):
     check: Check
     static_tokens: int
     output_tokens: float
+    temperature: Callable[[], float | None] = lambda: None
+    reasoning_effort: str | None = None
 
     @property
     def keyed(self) -> bool:

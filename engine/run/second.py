@@ -52,7 +52,8 @@ def _elsewhere(first: Endpoint, second: Endpoint, base_url: str) -> Endpoint:
 
     The first one's key and headers, which may be keys, go to the same host only. Another has a key of its own.
     """
-    if urlsplit(first.base_url).netloc == urlsplit(base_url).netloc:
+    ours, theirs = urlsplit(first.base_url), urlsplit(base_url)
+    if (ours.scheme, ours.netloc) == (theirs.scheme, theirs.netloc):  # never from https down to http
         return msgspec.structs.replace(second, base_url=base_url)
     provider = provider_at(base_url)
     environment = {**os.environ, KEY_VARIABLE: os.environ.get(SECOND_KEY_VARIABLE, ""), KEY_FILE_VARIABLE: ""}

@@ -159,7 +159,6 @@ class Engine:
         try:
             known = bench.gold(task, None if gold is None else _raw_records(gold, task))
             run = await bench.begin(task, note={"source": "api"}, gold=known)
-            await self._run_sync(bench.store.drop_ended_inputs)
             feed.pipeline = bench.pipeline(run, counters=feed.counters)
             if feed.is_abandoned:
                 feed.abandon()
@@ -177,7 +176,7 @@ class Engine:
         finally:
             with anyio.CancelScope(shield=True):
                 if run is not None:
-                    not_noted = await _ended(bench, run, status)
+                    not_noted = await _ended(bench, run, status, came=True)
                     feed.error = feed.error or not_noted
             feed.end()
             self._feeds.discard(feed)
@@ -256,10 +255,10 @@ class Engine:
 # -- helpers ---------------------------------------------------------------------------------------------------
 
 
-async def _ended(bench: Workbench, run: Run, status: str) -> StoreError | None:
+async def _ended(bench: Workbench, run: Run, status: str, *, came: bool = False) -> StoreError | None:
     """Note the end of a run; why not, where the store does not take it: then the next opening takes it for killed."""
     try:
-        await bench.end(run, status)
+        await bench.end(run, status, came=came)
     except StoreError as error:
         return error
     return None

@@ -19,6 +19,7 @@ from engine.decide.quality import QualityGuard
 from engine.decide.quality_evidence import can_be_judged
 from engine.decide.rate import Dimension
 from engine.decide.room import request_room
+from engine.decide.votes import why_in_doubt
 from engine.decide.warmup import WarmUp, why_warm
 from engine.report.metrics import Counters
 from engine.run.audit import Auditor
@@ -82,6 +83,8 @@ class RunState:
         self.counters.gold = self.gold
         self.neighbours = Neighbours(config.quality.neighbours, task=plan.task, rng=random.Random(config.seed + 2))
         self.voting = Voting(plan.task, config, log=counters.votes)
+        if doubt := why_in_doubt(config, plan.asking.temperature()):
+            counters.notice(doubt)
         why = why_warm(
             config, static_tokens=self.estimates.static_tokens, has_read_cache=budget.has_read_cache, live=live
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from engine.decide.answers import Reading
+from engine.decide.efforts import against_long_thoughts
 from engine.decide.overthought import OVERTHOUGHT, is_overthought, judge_overthought
 from engine.decide.recovery import Verdict
 from engine.run.dispatch import Sent
@@ -33,8 +34,8 @@ class Thinking:
             state.estimates_of(sent.asking).observe_unsaid(sent.asked, sent.max_output_tokens)
         if not self._has_room(sent):
             state.counters.notice(
-                f"the model was still reasoning when its output was cut at {sent.max_output_tokens:,} tokens; give it "
-                "more (--max-output-tokens), or ask for less reasoning (--reasoning-effort low)"
+                f"the model was still reasoning when its output was cut at {sent.max_output_tokens:,} tokens; "
+                f"{against_long_thoughts(sent.asking.reasoning_effort)}"
             )
 
     def _has_room(self, sent: Sent) -> bool:

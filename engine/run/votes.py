@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,9 +11,11 @@ import msgspec
 
 from engine.adapters.store import BallotRow
 from engine.decide.recovery import Failure, Verdict
-from engine.decide.votes import Elected, elect, reseated, separated, suffices
+from engine.decide.votes import Elected, elect, is_repeat, reseated, separated, suffices
 from engine.report.votes import VoteLog
 from engine.run.outcome import Settled, settle
+from engine.run.partials import with_partial
+from engine.run.plan import Asking
 from engine.run.queue import Choose, WorkQueue
 from engine.vocabulary.config import RunConfig
 from engine.vocabulary.task import Task
@@ -24,6 +27,8 @@ LOGPROBS_REMEDY = "so nothing tells what goes to the second model: ask for votes
 _MANY = 256
 """Records that wait for a further round before some go, or as many as a batch has, squared: out of so many nobody need
 sit beside the same records again. It is half of the usual look-ahead, which they are part of."""
+_COMPANY_S = 5.0
+"""That the first record of an input waits for the others to be read, where it has been asked alone in a run before."""
 
 
 class Winner(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,14 +79,16 @@ class Voting:
 
     # -- what came -------------------------------------------------------------------------------------------------
 
-    def poll(self, batch: Batch, verdict: Verdict, *, size: int, form: str, sure: Mapping[int, float]) -> Polled:
+    def poll(self, batch: Batch, verdict: Verdict, *, size: int, asking: Asking, sure: Mapping[int, float]) -> Polled:
         """Count the answers of a reply.
 
         :param batch: that was asked, its items with the number of the call.
-        :param size: records that were in the request; `form` is that of its answers.
+        :param size: records that were in the request.
         :param sure: position of a record in the input -> confidence of its answer by token probabilities.
         """
-        places = _places(batch)
+        places, form = _places(batch), asking.prompt.form
+        if verdict.accepted and self.is_repeat(batch, asking):  # it was asked to find out who changes others' answers
+            return Polled(verdict=verdict, winners=(self.repeated(verdict.accepted[0].item),))
         winners: list[Winner] = []
         again: list[Item] = []
         ballots: list[BallotRow] = []
@@ -91,8 +98,9 @@ class Voting:
                 winners.append(self._only(item, answer.output, sure.get(position)))
                 continue
             ballot = Ballot(
-                output=answer.output, confidence=sure.get(position), call=item.calls[-1], place=places.get(position)
-            )
+                output=answer.output, confidence=sure.get(position), call=item.calls[-1], place=places.get(position),
+                lone_form=form if size == 1 else "",
+            )  # fmt: skip
             voted = msgspec.structs.replace(item, ballots=(*item.ballots, ballot))
             if suffices(voted.ballots, self._task, most=self._most, stop=self._stop):
                 winners.append(self._won(voted))
@@ -124,6 +132,24 @@ class Voting:
             return self._won(item)
         return None
 
+    def wants_company(self, asking: Asking) -> bool:
+        """Whether a record that is asked alone has no vote more to hope for but among others."""
+        return self._most > 1 and asking.temperature() == 0
+
+    def is_repeat(self, batch: Batch, asking: Asking) -> bool:
+        """Whether this is a record alone that has been asked the very same before, so that its answer would be too."""
+        if len(batch.items) > 1 or not batch.items[0].ballots:
+            return False
+        return is_repeat(batch.items[0].ballots, form=asking.prompt.form, temperature=asking.temperature())
+
+    def repeated(self, item: Item) -> Winner:
+        """The end of a record by the votes that it has, since a further one would be the same question again.
+
+        Where it was asked in this round, beside others, and not answered, that is a vote for nobody.
+        """
+        self._log.repeats += 1
+        return self._won(item, blanks=int(bool(item.last_defect or item.lone_attempts)))
+
     def concluded(self, item: Item) -> Winner | None:
         """The end of a record that cannot be asked any more, by the votes that it has."""
         return self._won(item, blanks=1) if item.ballots else None
@@ -140,24 +166,36 @@ class Voting:
         for item in items:
             self._waiting.add_record(item)
 
-    def is_due(self, size: int, *, fresh: int, calls: int, is_full: bool) -> bool:
+    def is_due(self, size: int, *, fresh: int, calls: int, is_full: bool, asking: Asking) -> bool:
         """Whether a batch of a further round should go now.
 
         As soon as enough wait that nobody need sit beside the same records again; with fewer only when there is nothing
-        else to send, and nothing under way that may bring more, or no room for it.
+        else to send, and nothing under way that may bring more, or no room for it. While each record is asked alone, at
+        temperature 0, many wait: batches may grow again, and alone they would hear the same question.
         """
         waiting = self._waiting.fresh
         if waiting and not (fresh or calls):
             self._released = waiting  # all of them, or they would go one batch after the other
-        if self._released or waiting >= min(size * size, _MANY):
+        enough = _MANY if size == 1 and asking.temperature() == 0 else min(size * size, _MANY)
+        if self._released or waiting >= enough:
             return bool(waiting)
         return is_full and not fresh and waiting >= size
 
+    def waits_for_company_until_s(self, asking: Asking) -> float:
+        """Until when a record that waits by itself waits for others to be read, where alone it would end by it."""
+        oldest = self._waiting.first
+        if oldest is None or self._waiting.fresh > 1 or not self.wants_company(asking):
+            return -math.inf
+        return oldest.accepted_at_s + _COMPANY_S
+
     def take(
-        self, now: float, *, choose: Choose, lone: bool, distinct: Callable[[Item], str] | None,
-        apart: Callable[[Item], bool] | None, apart_alone: bool,
+        self, now: float, *, choose: Choose, size: int, lone: bool, distinct: Callable[[Item], str] | None,
+        apart: Callable[[Item], bool] | None, apart_alone: bool, asking: Asking,
     ) -> Batch | None:  # fmt: skip
         """A batch of a further round; see `WorkQueue.take`."""
+        if (lone or size == 1) and asking.temperature() == 0:
+            # Of those that wait, one that has not been asked alone: another would end by it, and may yet have company.
+            lone = self._waiting.puts_first(lambda item: not any(one.lone_form for one in item.ballots)) and lone
         step = self._waiting.take(
             now, choose=choose, size=1, lone=lone, hurry=True, distinct=distinct, apart=apart, apart_alone=apart_alone
         )
@@ -174,6 +212,18 @@ class _Waiting(WorkQueue):
 
     def __init__(self) -> None:
         super().__init__(max_wait_s=0.0)
+
+    @property
+    def first(self) -> Item | None:
+        """The record that has waited longest."""
+        return self._fresh[0] if self._fresh else None
+
+    def puts_first(self, wanted: Callable[[Item], bool]) -> bool:
+        """Whether there is such a record; the oldest of them is then the first."""
+        index = next((index for index, item in enumerate(self._fresh) if wanted(item)), None)
+        if index is not None:
+            self._fresh.insert(0, self._fresh.pop(index))
+        return index is not None
 
     def _chosen(
         self, choose: Choose, apart: Callable[[Item], bool] | None, *, is_apart: bool, apart_alone: bool
@@ -214,15 +264,18 @@ def _row(item: Item, *, size: int, form: str) -> BallotRow:
 
 
 def with_ballots(item: Item, rows: Sequence[BallotRow]) -> Item:
-    """A record with its votes of an earlier run."""
+    """A record with its votes of an earlier run, and with what is valid of the next one."""
     if not rows:
         return item
+    whole = [row for row in rows if row.round > 0]
     ballots = tuple(
         Ballot(
             output=msgspec.json.decode(row.output),
             confidence=row.confidence,
             call=row.calls[-1] if row.calls else 0,
+            lone_form=row.form if row.batch_size == 1 else "",
         )
-        for row in rows
+        for row in whole
     )
-    return msgspec.structs.replace(item, ballots=ballots, calls=rows[-1].calls)
+    voted = msgspec.structs.replace(item, ballots=ballots, calls=whole[-1].calls if whole else ())
+    return with_partial(voted, rows)

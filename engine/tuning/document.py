@@ -8,6 +8,7 @@ import msgspec
 
 from engine.decide.forecast import Forecast, Terms
 from engine.tuning.terms import Learned
+from engine.tuning.voting import Voted
 from engine.vocabulary.config import Prices
 
 PLAN_VERSION = 1
@@ -21,6 +22,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     :ivar record_tokens: input tokens of a record's entry, on average, as the endpoint will count them.
     :ivar encoding: of our own count.
     :ivar learned: what an earlier run taught; None: everything is expected, nothing measured.
+    :ivar votes: None: each record is asked once.
     :ivar worth_it: the smallest batch size with nine tenths of what the largest one saves.
     """
 
@@ -41,6 +43,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     forecasts: list[Forecast]
     worth_it: int
     notes: list[str]
+    votes: Voted | None = None
 
     @property
     def static_share(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import statistics
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -12,13 +13,15 @@ import msgspec
 from engine.adapters.measured_calls import MeasuredCall, measured_calls, settings_id
 from engine.adapters.store import read_store
 from engine.adapters.tokens import TiktokenCounter
-from engine.decide.forecast import CACHE_LEAST, Forecast, Given, forecasts
+from engine.decide.forecast import CACHE_LEAST, Forecast, Given, Terms, forecasts, seconds_apart
 from engine.decide.prompts import make_prompt
+from engine.decide.vote_rounds import ONE
 from engine.run.compose import task_key
 from engine.tuning.corpus import count_corpus
 from engine.tuning.document import PLAN_VERSION, Plan
-from engine.tuning.terms import expected_terms, in_flight, learned_terms
-from engine.vocabulary.config import AnswerForm, Packing, RunConfig
+from engine.tuning.terms import expected_terms, in_flight, learned_terms, with_reasoning
+from engine.tuning.voting import IN_VAIN, check_can_vote, rounds_alone, stored_agreement, voted
+from engine.vocabulary.config import AnswerForm, Packing, Prices, RunConfig
 from engine.vocabulary.errors import ConfigError
 from engine.vocabulary.task import Task
 from engine.vocabulary.values import RawRecord
@@ -36,6 +39,8 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     :ivar store: of an earlier run of this task on this model, to learn from.
     :ivar reasoning: tokens that the model thinks with, of a request and of each record in it; None: as the store's
         calls say, else none.
+    :ivar temperature: that is asked for; None: the endpoint's own.
+    :ivar agreement: the share of records whose answers in two rounds of votes are the same; None: as the store says.
     """
 
     batch_sizes: tuple[int, ...]
@@ -45,6 +50,8 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     store: Path | None
     model: str | None
     reasoning: tuple[float, float] | None = None
+    temperature: float | None = 0.0
+    agreement: float | None = None
 
 
 def make_plan(
@@ -58,7 +65,9 @@ def make_plan(
     counter = TiktokenCounter(wishes.model)
     terms = expected_terms(task, make_prompt(task, wishes.form), counter.count, exact=counter.is_theirs)
     _check_fits(terms.static_tokens, config.packing)
-    calls = _calls(task, wishes)
+    check_can_vote(task, config.votes)
+    earlier = _earlier(task, wishes)
+    calls = earlier.calls
     counted = count_corpus(
         itertools.islice(raws, wishes.limit),
         task,
@@ -72,14 +81,20 @@ def make_plan(
     terms, learned = learned_terms(terms, calls, counted.found)
     if wishes.reasoning is not None:
         call, record = wishes.reasoning
-        terms = msgspec.structs.replace(terms, reasoning_call=call, reasoning_record=record)
+        terms = with_reasoning(terms, call=call, record=record)
     corpus = counted.corpus
+    votes = voted(config.votes, config.votes_stop, given=wishes.agreement, stored=earlier.agreement)
+    rounds = ONE if votes is None else votes.rounds
     given = Given(
         limits=config.limits,
         packing=config.packing,
         prices=config.prices,
-        concurrency=config.limits.max_concurrency or in_flight(calls),
+        concurrency=config.limits.max_concurrency,
+        rounds=rounds,
+        alone_rounds=rounds_alone(rounds, wishes.temperature),
     )
+    if given.concurrency is None and calls:
+        given = msgspec.structs.replace(given, concurrency=in_flight(calls, every_s=_apart_s(calls, terms, given)))
     made = forecasts(corpus, terms, given, batch_sizes=_sizes(wishes.batch_sizes), seed=config.seed)
     plan = Plan(
         plan_version=PLAN_VERSION,
@@ -99,6 +114,7 @@ def make_plan(
         forecasts=made,
         worth_it=_worth_it(made),
         notes=[],
+        votes=votes,
     )
     return msgspec.structs.replace(plan, notes=list(_notes(plan, counted.problems, wishes, len(calls))))
 
@@ -111,9 +127,16 @@ def _check_fits(static_tokens: int, packing: Packing) -> None:
         )
 
 
-def _calls(task: Task, wishes: Wishes) -> Sequence[MeasuredCall]:
+class _Earlier(msgspec.Struct, frozen=True, kw_only=True):
+    """What an earlier run left: its first calls, and how often two votes were the same."""
+
+    calls: Sequence[MeasuredCall] = ()
+    agreement: float | None = None
+
+
+def _earlier(task: Task, wishes: Wishes) -> _Earlier:
     if wishes.store is None:
-        return []
+        return _Earlier()
     with closing(read_store(wishes.store)) as store:
         rows = store.query("SELECT DISTINCT model FROM settings WHERE task_key = ?", (task_key(task),))
         models = [model for (model,) in rows]
@@ -127,7 +150,19 @@ def _calls(task: Task, wishes: Wishes) -> Sequence[MeasuredCall]:
             raise ConfigError(
                 f"{wishes.store} holds answers to this task by {', '.join(models)}, not by {model}; --model names one"
             )
-        return measured_calls(store, settings, most=MOST_CALLS)
+        return _Earlier(
+            calls=measured_calls(store, settings, most=MOST_CALLS), agreement=stored_agreement(store, settings)
+        )
+
+
+def _apart_s(calls: Sequence[MeasuredCall], terms: Terms, given: Given) -> float:
+    """What the limits ask for between two calls such as these."""
+    size, inputs, outputs = (
+        statistics.fmean(values)
+        for values in zip(*((each.size, each.input_tokens, each.output_tokens) for each in calls), strict=True)
+    )
+    each = seconds_apart(terms, given, size=round(size), input_tokens=inputs, output_tokens=outputs)
+    return max(each.values(), default=0.0)
 
 
 def _sizes(wished: Sequence[int]) -> list[int]:
@@ -137,6 +172,18 @@ def _sizes(wished: Sequence[int]) -> list[int]:
 def _worth_it(made: Sequence[Forecast]) -> int:
     most = max(each.saved for each in made)
     return next(each.batch_size for each in made if each.saved >= _WORTH_IT * most)
+
+
+def _cache_note(prices: Prices) -> str:
+    if prices.cache_write is None:
+        return (
+            "what is written into a prefix cache is planned at the price of other input; where your provider takes "
+            "more for it, say how much: --price-cache-write"
+        )
+    return (
+        f"with a cached prefix, the first request writes it, at ${prices.cache_write:g} a million tokens. An endpoint "
+        "that wants to be told what to keep (Anthropic's cache_control) keeps nothing unless --extra-body asks for it"
+    )
 
 
 def _notes(plan: Plan, problems: Sequence[str], wishes: Wishes, calls: int) -> Iterable[str]:
@@ -158,5 +205,9 @@ def _notes(plan: Plan, problems: Sequence[str], wishes: Wishes, calls: int) -> I
             f"the store's calls held {plan.learned.sizes[0]} to {plan.learned.sizes[1]} records: times of larger "
             "batches are drawn out from these"
         )
+    if plan.votes is not None and plan.forecasts[0].rounds.most == 1:
+        yield f"{IN_VAIN}: one record a request is planned with one ask"
+    if plan.prices is not None and any(each.cached_usd is not None for each in plan.forecasts):
+        yield _cache_note(plan.prices)
     if not any(each.cached_tokens for each in plan.forecasts):
         yield f"the static prompt is below {CACHE_LEAST:,} tokens, too short for a hosted provider's prefix cache"

@@ -33,6 +33,13 @@ class Rate(msgspec.Struct, frozen=True, kw_only=True):
         return sum(part.use.requests for part in self.parts)
 
     @property
+    def mean_size(self) -> float | None:
+        """Records in the request of a record, on average; None before the first. (Of all requests it would be less: the
+        first one goes alone.)"""
+        asked = sum(part.use.asked for part in self.parts)
+        return sum(part.use.squares for part in self.parts) / asked if asked else None
+
+    @property
     def malformed(self) -> int:
         """Replies that left a record unanswered."""
         return sum(part.use.malformed for part in self.parts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
@@ -16,7 +17,8 @@ from engine.tuning.choosing import Choice, chosen_examples
 from engine.tuning.grouping import Together, groups_of
 from engine.vocabulary.config import AnswerForm
 from engine.vocabulary.errors import ConfigError
-from engine.vocabulary.task import Task
+from engine.vocabulary.secrets import names_secret, secret_place
+from engine.vocabulary.task import PLACEHOLDERS, Task
 
 MOST_SETTINGS = 400
 _BODY = "body."
@@ -39,6 +41,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     :ivar body: further keys of the request's body, from the user's own dimensions.
     :ivar choice: which of the examples are shown. :ivar alternate: as `Task` has it, as `reason` and `terse`.
     :ivar variables: how many of several go together: ``together``, ``one-by-one``, or so many at a time.
+    :ivar votes: rounds in which a record is asked at the most.
     """
 
     batch_size: int
@@ -55,6 +58,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     reason: bool = False
     terse: bool = False
     variables: Together = "together"
+    votes: int = 1
 
 
 class Space(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -79,6 +83,7 @@ class Space(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     reason: tuple[bool, ...] = ()
     terse: tuple[bool, ...] = ()
     variables: tuple[Together, ...] = ("together",)
+    votes: tuple[int, ...] = ()
 
     def instructions(self, task: Task, wording: str) -> str:
         """The instructions in a wording."""
@@ -123,15 +128,47 @@ def _problems(space: Space) -> Iterator[str]:
         if name not in WORDINGS and name not in space.wordings:
             known = ", ".join([*WORDINGS, *space.wordings])
             yield f"there is no wording '{name}'; known: {known}; write your own under [wordings]"
+    yield from _wording_problems(space.wordings)
     if any(temperature < 0 for temperature in space.temperature):
         yield "'temperature' wants numbers from 0 up"
+    if min(space.votes, default=1) < 1:
+        yield "'votes' wants numbers from 1 up; 1 is none"
     if any(isinstance(many, int) and many < 1 for many in space.variables):
         yield '\'variables\' wants "together", "one-by-one", or numbers from 1 up'
-    for name, values in space.body.items():
+    yield from _body_problems(space.body)
+
+
+def _body_problems(body: Mapping[str, list[Any]]) -> Iterator[str]:
+    for name, values in body.items():
         if not values:
             yield f"'body.{name}' is an empty list; leave it out, or name a value"
         if name in ("messages", "model", "stream", "n"):
             yield f"'body.{name}' is not for the user to set" + ("; use model = [...]" if name == "model" else "")
+    place = secret_place(body)
+    if place is not None:
+        yield (
+            f"'body' holds what looks like a key ({place}), and what stands in a space is printed and written down; "
+            f"the endpoint's key goes into ANNOTATE_API_KEY or --key-file{_elsewhere(place)}"
+        )
+
+
+def _elsewhere(place: str) -> str:
+    """Of keys that go with a request and are not the endpoint's; only what is called one is looked up."""
+    named = msgspec.json.encode({place: "env:VARIABLE"}).decode()
+    return f", another one beside it: --extra-body '{named}'" if names_secret(place) else ""
+
+
+def _wording_problems(wordings: Mapping[str, str]) -> Iterator[str]:
+    for name, text in wordings.items():
+        if not text.strip():
+            yield f"'wordings.{name}' is empty; {_OWN} stands for the task's own instructions"
+        if name == "own":
+            yield "'wordings.own' is the task's own; give yours another name"
+        for word in re.findall(r"\{\w+\}", text):
+            if word in PLACEHOLDERS and word != _OWN:
+                yield f"'wordings.{name}': {word} stands for nothing here, only {_OWN} does; the rest follows by itself"
+            elif word != _OWN and get_close_matches(word, [_OWN], cutoff=0.7):
+                yield f"'wordings.{name}': {word} stands for nothing; did you mean {_OWN}?"
 
 
 def _given(space: Space) -> Iterator[tuple[str, Sequence[Any]]]:
@@ -173,9 +210,10 @@ def _check_variables(space: Space, task: Task) -> None:
         alike[groups] = together
 
 
-def settings_of(space: Space, task: Task) -> list[Setting]:
+def settings_of(space: Space, task: Task, *, votes: int = 1) -> list[Setting]:
     """All of them.
 
+    :param votes: where the space does not say.
     :raises ConfigError: the task has fewer examples than are asked for, or there are too many settings.
     """
     _check_variables(space, task)
@@ -198,6 +236,7 @@ def settings_of(space: Space, task: Task) -> list[Setting]:
         "choice": space.choice,
         **{name: getattr(space, name) or [getattr(task, name)] for name in ("alternate", "reason", "terse")},
         "variables": space.variables,
+        "votes": space.votes or [votes],
         **{f"{_BODY}{name}": values for name, values in space.body.items()},
     }
     product = itertools.product(*map(_once, dimensions.values()))

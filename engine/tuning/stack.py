@@ -64,7 +64,7 @@ class Stack:
             now = trial.use()
             left_tokens = None if left_tokens is None else left_tokens - (now.tokens - had.tokens)
             if left_usd is not None and trial.prices is not None:
-                left_usd -= now.usd(trial.prices) - had.usd(trial.prices)
+                left_usd -= now.spent_usd(trial.prices) - had.spent_usd(trial.prices)
         return list(_joined(columns))
 
 

@@ -13,14 +13,21 @@ import msgspec
 from engine.adapters.measured_calls import MeasuredCall
 from engine.decide.estimates import CALL_TOKENS
 from engine.decide.forecast import Latency, Terms
+from engine.decide.line_fit import fit_line
 from engine.decide.prompts import Prompt, first_words, request_ids
-from engine.decide.reasoning import WORTH
+from engine.decide.reasoning import SCATTER, WORTH
 from engine.vocabulary.task import LABELLED, Field, FieldType, Task
 
 _TEXT_TOKENS = 60  # of a free text or a list, where no example shows one
 _SALT = "k3f"
 _REASON = "the words of this input speak for it and nothing else"
 _LEAST_CALLS = 3  # before which nothing is learned from them
+SCATTER_WEIGHT = 8.0
+"""Calls that the scatter of reasoning is believed for before it is known, as `decide.line` does in a run."""
+_WORTH_TOKENS = 40.0  # of output, that a request takes as long for besides: .3 to .5 s at 80 to 120 tokens a second
+_WILDEST = 2.0  # scatter of latencies that a run is played through with
+_STILL = 1.2  # times as many at once in the later half of the calls: the window was still on its way up
+_HURRY = 1.3  # times the pace of the limits: faster than that, they were what bound
 _SETTLED_CALLS = 50  # before which the number in flight is still on its way up
 
 UNKNOWN_RATIO = 1.09
@@ -79,35 +86,76 @@ def learned_terms(
     said = [(each.size, float(each.output_tokens - each.reasoning_tokens)) for each in calls]
     call, record = _line(said, terms.output_call)
     spread = [output / size - record - call / size for size, output in said]
-    base, slope = _line([(each.size, each.latency_s) for each in calls], 0.0)
     terms = msgspec.structs.replace(
         terms,
         output_call=call,
         output_record=record,
         output_deviation=statistics.pstdev(spread),
-        latency=Latency(base_s=base, per_record_s=slope),
     )
     terms = _with_reasoning(terms, calls)
+    terms = msgspec.structs.replace(terms, latency=_latency(terms, calls))
     sizes = [each.size for each in calls]
     return terms, Learned(calls=len(calls), matched=len(matched), sizes=(min(sizes), max(sizes)))
 
 
 def _with_reasoning(terms: Terms, calls: Sequence[MeasuredCall]) -> Terms:
-    """What a request thinks and what a record adds; where all calls are of one size, as is believed of others."""
-    thought = [(each.size, float(each.reasoning_tokens)) for each in calls]
-    mean = statistics.fmean(tokens for _, tokens in thought)
-    if not mean:
+    """What a request thinks and what a record adds; where all calls are of one size, as is believed of others.
+
+    The scatter is as a run will believe it after these calls: it is what a limit on tokens charges for. Of twenty calls
+    by themselves it is mostly too small: the wildest thoughts are rare.
+    """
+    if not any(each.reasoning_tokens for each in calls):
         return terms
-    call, record = _line(thought, mean * WORTH / (WORTH + thought[0][0]))
-    off = [tokens / max(1.0, call + record * size) - 1 for size, tokens in thought]
-    scatter = math.sqrt(statistics.fmean(each * each for each in off))
-    return msgspec.structs.replace(terms, reasoning_call=call, reasoning_record=record, reasoning_scatter=scatter)
+    line = fit_line([(float(each.size), float(each.reasoning_tokens)) for each in calls], worth=WORTH)
+    return msgspec.structs.replace(
+        terms,
+        reasoning_call=line.base,
+        reasoning_record=line.each,
+        reasoning_scatter=line.scatter(before=SCATTER, weight=SCATTER_WEIGHT),
+    )
 
 
-def in_flight(calls: Sequence[MeasuredCall]) -> int | None:
-    """The most requests at once; None where too few were sent to tell, since a run begins with two."""
+def _latency(terms: Terms, calls: Sequence[MeasuredCall]) -> Latency:
+    """By the tokens that are put out, thought or said: they take the time, and vary where sizes do not."""
+    said = fit_line([(max(1.0, float(each.output_tokens)), each.latency_s) for each in calls], worth=_WORTH_TOKENS)
+    call, record = terms.output_call + terms.reasoning_call, terms.output_record + terms.reasoning_record
+    made = Latency(base_s=said.base + said.each * call, per_record_s=said.each * record, token_s=said.each)
+    off = [each.latency_s / max(1e-9, made.of(each.size)) - 1 for each in calls]
+    return msgspec.structs.replace(made, scatter=min(_WILDEST, math.sqrt(statistics.fmean(one * one for one in off))))
+
+
+def with_reasoning(terms: Terms, *, call: float, record: float) -> Terms:
+    """The terms of a model that thinks so many tokens a request and a record, and takes its time for them."""
+    latency = terms.latency
+    if latency is not None:
+        more, each = call - terms.reasoning_call, record - terms.reasoning_record
+        latency = msgspec.structs.replace(
+            latency,
+            base_s=max(0.0, latency.base_s + latency.token_s * more),
+            per_record_s=max(0.0, latency.per_record_s + latency.token_s * each),
+        )
+    return msgspec.structs.replace(terms, reasoning_call=call, reasoning_record=record, latency=latency)
+
+
+def in_flight(calls: Sequence[MeasuredCall], *, every_s: float = 0.0) -> int | None:
+    """The most requests at once that the endpoint bore; None where that was not what held the run.
+
+    A run begins with two: of few calls, or of calls that were still becoming more, nobody knows. Where they came about
+    as fast as the limits allow, it was these.
+
+    :param every_s: seconds from one such call to the next that the limits allow.
+    """
     if len(calls) < _SETTLED_CALLS:
         return None
+    half = len(calls) // 2
+    first, last = _most_at_once(calls[:half]), _most_at_once(calls[half:])
+    apart_s = (calls[-1].sent_at - calls[half].sent_at) / max(1, len(calls) - half - 1)
+    if last > _STILL * first or apart_s < _HURRY * every_s:
+        return None
+    return max(first, last)
+
+
+def _most_at_once(calls: Sequence[MeasuredCall]) -> int:
     changes = sorted(change for call in calls for change in ((call.sent_at, 1), (call.sent_at + call.latency_s, -1)))
     return max(itertools.accumulate(change for _, change in changes))
 

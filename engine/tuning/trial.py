@@ -14,7 +14,7 @@ import anyio
 import msgspec
 
 from engine.adapters.store import read_store
-from engine.decide.pricing import cost_usd
+from engine.decide.pricing import cost_usd, worst_usd
 from engine.run.result_stream import ResultStream
 from engine.run.session import Engine
 from engine.run.traffic import Traffic
@@ -22,6 +22,7 @@ from engine.tuning.space import Setting
 from engine.vocabulary.config import Endpoint, Limits, Packing, Prices, Quality, Recovery, RunConfig
 from engine.vocabulary.errors import ConfigError, RunStopped
 from engine.vocabulary.ports import Transport
+from engine.vocabulary.prices import PriceTable
 from engine.vocabulary.task import Task
 
 _NO_SCHEMA = {"response_format": {"type": "text"}}
@@ -29,8 +30,8 @@ _OUTPUT_WEIGHT = 4.0
 """Of an output token beside an input token where there are no prices, as in `RunConfig.objective`."""
 
 _CALLS = """
-SELECT input_tokens + unconfirmed_input, cached_tokens, output_tokens + unconfirmed_output, latency_s,
-    status = 200 AND accepted < size
+SELECT input_tokens, cached_tokens, output_tokens, latency_s, status = 200 AND accepted < size, written_tokens,
+    unconfirmed_input, unconfirmed_output, size
 FROM calls
 """
 
@@ -38,8 +39,13 @@ FROM calls
 class Use(msgspec.Struct, frozen=True, kw_only=True):
     """What all calls of a setting took, over all runs of the command.
 
-    :ivar cached: part of `input`. :ivar malformed: replies that left a record unanswered.
-    :ivar latency_s: of a request, the median; None before the first.
+    :ivar cached: part of `input`, as is `written`: into the provider's cache.
+    :ivar malformed: replies that left a record unanswered.
+    :ivar latency_s: of a request, the median; None before the first reply.
+    :ivar unconfirmed_input: of requests without any reply (a kill, a timeout), as is `unconfirmed_output`: the endpoint
+        may bill them. A budget counts them; what a record takes does not, or a kill would say which setting is cheap.
+    :ivar asked: records in all requests together, as often as each was asked; `squares` is the sum of the squares of
+        the requests' sizes.
     """
 
     requests: int = 0
@@ -48,11 +54,16 @@ class Use(msgspec.Struct, frozen=True, kw_only=True):
     output: int = 0
     malformed: int = 0
     latency_s: float | None = None
+    written: int = 0
+    unconfirmed_input: int = 0
+    unconfirmed_output: int = 0
+    asked: int = 0
+    squares: int = 0
 
     @property
     def tokens(self) -> int:
-        """Input and output."""
-        return self.input + self.output
+        """Input and output, for a budget: with what may yet be billed."""
+        return self.input + self.output + self.unconfirmed_input + self.unconfirmed_output
 
     @classmethod
     def of(cls, calls: Iterable[Sequence[Any]]) -> Use:
@@ -60,19 +71,37 @@ class Use(msgspec.Struct, frozen=True, kw_only=True):
         rows = list(calls)
         if not rows:
             return cls()
-        inputs, cached, outputs, latencies, malformed = zip(*rows, strict=True)
+        columns = zip(*rows, strict=True)
+        inputs, cached, outputs, latencies, malformed, written, maybe_input, maybe_output, sizes = columns
+        replied = [latency for latency, maybe in zip(latencies, maybe_input, strict=True) if not maybe]
         return cls(
             requests=len(rows),
             input=sum(inputs),
             cached=sum(cached),
             output=sum(outputs),
             malformed=sum(malformed),
-            latency_s=statistics.median(latencies),
+            latency_s=statistics.median(replied) if replied else None,
+            written=sum(written),
+            unconfirmed_input=sum(maybe_input),
+            unconfirmed_output=sum(maybe_output),
+            asked=sum(sizes),
+            squares=sum(size * size for size in sizes),
         )
 
+    def spent_usd(self, prices: Prices) -> float:
+        """Dollars, for a budget: with what may yet be billed, at its worst."""
+        maybe = worst_usd(prices, input_tokens=self.unconfirmed_input, output_tokens=self.unconfirmed_output)
+        return self.usd(prices) + maybe
+
     def usd(self, prices: Prices) -> float:
-        """Dollars."""
-        return cost_usd(prices, input_tokens=self.input, cached_tokens=self.cached, output_tokens=self.output)
+        """Dollars that the endpoint has told."""
+        return cost_usd(
+            prices,
+            input_tokens=self.input,
+            cached_tokens=self.cached,
+            output_tokens=self.output,
+            written_tokens=self.written,
+        )
 
     def cost(self, prices: Prices | None) -> float:
         """In dollars, or in weighted tokens where there are no prices."""
@@ -85,6 +114,7 @@ class Means(msgspec.Struct, frozen=True, kw_only=True):
     :ivar model: its name, for people and stores.
     :ivar is_embedded: it runs in this process, at an address that changes.
     :ivar folder: of the stores.
+    :ivar own_prices: the user's table, where models may differ.
     """
 
     endpoint: Endpoint
@@ -92,6 +122,7 @@ class Means(msgspec.Struct, frozen=True, kw_only=True):
     is_embedded: bool
     config: RunConfig
     folder: Path
+    own_prices: PriceTable | None = None
 
 
 class Shared:
@@ -219,7 +250,7 @@ class Trial:
         if left_tokens is not None:
             config = msgspec.structs.replace(config, budget_tokens=had.tokens + max(1, left_tokens))
         if left_usd is not None and config.prices is not None:
-            config = msgspec.structs.replace(config, budget_usd=had.usd(config.prices) + max(1e-9, left_usd))
+            config = msgspec.structs.replace(config, budget_usd=had.spent_usd(config.prices) + max(1e-9, left_usd))
         return Engine(
             self._endpoint,
             config,
@@ -248,6 +279,7 @@ def _config(setting: Setting, config: RunConfig) -> RunConfig:
         recovery=_recovery(config.recovery),
         quality=Quality(guard=False, neighbours=config.quality.neighbours),
         answer_form=setting.form,
+        votes=setting.votes,
         budget_usd=None,
         budget_tokens=None,
     )
@@ -284,13 +316,15 @@ def _slug(setting: Setting, task: Task, means: Means) -> str:
     endpoint = means.endpoint
     place = means.model if means.is_embedded else f"{endpoint.base_url} {endpoint.model}"
     effort = [] if endpoint.reasoning_effort is None else [endpoint.reasoning_effort]
-    sent = sorted(endpoint.extra_body), endpoint.temperature, *effort
+    stop = [] if setting.votes == 1 or means.config.votes_stop == "decided" else [means.config.votes_stop]
+    sent = sorted(endpoint.extra_body), endpoint.temperature, *effort, *stop
     whole = msgspec.json.encode([_as_before(setting, Setting), _as_before(task, Task), place, sent])
-    name = f"b{setting.batch_size}-ex{setting.examples}-{setting.form}-{setting.wording}"
+    voted = f"-v{setting.votes}" if setting.votes > 1 else ""
+    name = f"b{setting.batch_size}-ex{setting.examples}-{setting.form}{voted}-{setting.wording}"
     return f"{re.sub('[^a-z0-9-]', '_', name.lower())[:60]}-{hashlib.blake2b(whole, digest_size=5).hexdigest()}"
 
 
-_LATER = frozenset({"choice", "alternate", "reason", "terse", "variables"})
+_LATER = frozenset({"choice", "alternate", "reason", "terse", "variables", "votes"})
 
 
 def _as_before(whole: Setting | Task, kind: type[Setting] | type[Task]) -> dict[str, Any]:

@@ -18,10 +18,14 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     :ivar records: gold records that it was asked about; `failed` of them have no valid answer, which is not right.
     :ivar interval: of the score, at the confidence of the search.
     :ivar variables: the same for each variable of a task with several.
+    :ivar mean_size: records in the request of a record, on average: budgets of tokens may hold fewer than the setting's
+        batch size.
     :ivar malformed: replies that left a record unanswered.
     :ivar latency_s: of a request, the median.
     :ivar on_front: no other well-known setting is as cheap and as good, and better in one of the two.
     :ivar running: nothing has shown that it need not be asked further.
+    :ivar stopped_by: the setting (an index in `rows`) that showed it: that is cheaper and as good within the margin, or
+        where `is_worse` says so better by more than the margin.
     :ivar broken: why it answers nothing.
     """
 
@@ -42,6 +46,9 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     running: bool
     broken: str | None
     variables: list[VariableScore] = []
+    mean_size: float | None = None
+    stopped_by: int | None = None
+    is_worse: bool = False
 
 
 class Tuned(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +64,7 @@ class Tuned(msgspec.Struct, frozen=True, kw_only=True):
     :ivar spent_tokens: by all trials, over all runs of the command. :ivar grid_tokens: that asking every setting about
         all records would have taken.
     :ivar stopped: why the search ended before its end; `stop_kind` is that for programs: budget, interrupted, ...
+    :ivar prices: of the choice's model.
     :ivar options: for `annotate run`, what the choice implies besides the task file.
     """
 

@@ -22,6 +22,12 @@ _NAMES = {
     "model": "{}",
     "choice": "{} choice",
     "variables": "variables {}",
+    "votes": "{} votes",
+}
+_ONE = {"examples": "1 example", "votes": "one ask"}
+_WAYS_ON = {
+    "budget": "The same command with more of it goes on",
+    "interrupted": "The same command goes on",
 }
 _EITHER = {
     "schema": ("with schema", "no schema"),
@@ -34,14 +40,31 @@ _EITHER = {
 def named(tuned: Tuned, row: Row) -> str:
     """A setting by what it does not share with all others."""
     dimensions = tuned.dimensions or ["batch_size", "examples", "form"]
-    return ", ".join(_named(dimension, value_of(row.setting, dimension)) for dimension in dimensions)
+    return ", ".join(_named(dimension, _shown(row, dimension)) for dimension in dimensions)
+
+
+def named_value(row: Row, dimension: str) -> str:
+    """One dimension of a setting, as `named` has it."""
+    return _named(dimension, _shown(row, dimension))
+
+
+def cell(row: Row, dimension: str) -> str:
+    """A setting's value in a table."""
+    return str(_shown(row, dimension))
+
+
+def _shown(row: Row, dimension: str) -> Any:
+    """Records a request as they were: a budget of tokens, or the gold, may have held fewer."""
+    if dimension == "batch_size":
+        return words.batch_size(row.setting.batch_size, row.mean_size)
+    return value_of(row.setting, dimension)
 
 
 def _named(dimension: str, value: Any) -> str:
     if dimension in _EITHER:
         return _EITHER[dimension][0 if value else 1]
-    if dimension == "examples" and value == 1:
-        return "1 example"
+    if value == 1 and dimension in _ONE:
+        return _ONE[dimension]
     return _NAMES.get(dimension, dimension.removeprefix("body.") + " {}").format(value)
 
 
@@ -58,6 +81,25 @@ def in_full(setting: Setting) -> str:
 def score(row: Row) -> str:
     """A score with its interval; a share of right answers in per cent would hide that kappa is none."""
     return f"{row.score:.3f} ({row.interval.low:.3f} to {row.interval.high:.3f})"
+
+
+def ended(row: Row) -> str:
+    """Why a setting was asked no further, in a word or two; nothing where that was not by its own doing."""
+    if row.broken is not None:
+        return "broken"
+    if row.stopped_by is None:
+        return ""
+    return "worse" if row.is_worse else "no gain"
+
+
+def ended_by(tuned: Tuned, row: Row) -> str:
+    """The same, with the other setting."""
+    if row.broken is not None:
+        return f"broken: {row.broken}"
+    if row.stopped_by is None:
+        return ""
+    other = named(tuned, tuned.rows[row.stopped_by])
+    return f"worse than {other}" if row.is_worse else f"no better than {other}, which is cheaper"
 
 
 def variable(each: VariableScore) -> str:
@@ -89,7 +131,8 @@ def why(tuned: Tuned) -> Iterator[str]:
         )
         yield _gold_needed(tuned)
     if tuned.stopped is not None:
-        yield f"The search stopped early: {tuned.stopped}. The same command goes on, and pays for nothing twice."
+        on = _WAYS_ON.get(tuned.stop_kind or "", "Once that is mended, the same command goes on")
+        yield f"The search stopped early: {tuned.stopped}. {on}, and pays for nothing twice."
     saved = _saving(tuned)
     if saved is not None:
         yield saved
@@ -115,19 +158,34 @@ def _threat(tuned: Tuned) -> str:
 
 
 def _saving(tuned: Tuned) -> str | None:
-    """Beside the best setting that asks one record a request."""
-    alone = [row for row in tuned.rows if row.setting.batch_size == 1]
+    """Beside the best setting that asks one record a request, and beside the one that is else the same: the former may
+    show other examples, which is no saving of a minibatch."""
+    alone = [row for row in tuned.rows if row.setting.batch_size == 1 and row.records]
     choice = tuned.choice
     if not alone or choice.setting.batch_size == 1:
         return None
     best = max(alone, key=lambda row: (row.score, -row.cost_per_record))
-    saved = 1 - choice.input_per_record / max(1e-9, best.input_per_record)
+    same = next((row for row in alone if _but_for_size(row, choice)), None)
+    said = [_fewer(tuned, choice, row) for row in (same, best) if row is not None]
+    told = [each for each in dict.fromkeys(said) if each is not None]
+    if not told:
+        return None
+    return f"It takes {choice.input_per_record:,.0f} input tokens a record, {', and '.join(told)}."
+
+
+def _but_for_size(row: Row, other: Row) -> bool:
+    return msgspec.structs.replace(row.setting, batch_size=other.setting.batch_size) == other.setting
+
+
+def _fewer(tuned: Tuned, choice: Row, row: Row) -> str | None:
+    """How many fewer input tokens it takes than one with one record a request; None where it is none."""
+    saved = 1 - choice.input_per_record / max(1e-9, row.input_per_record)
     if saved <= 0:
         return None
-    return (
-        f"It takes {choice.input_per_record:,.0f} input tokens a record, {words.share(saved, 1)} fewer than the best "
-        f"setting with one record a request ({named(tuned, best)}: {best.score:.3f} on {best.records:,})."
-    )
+    which = "one record a request and all else equal" if _but_for_size(row, choice) else (
+        "the best setting with one record a request"
+    )  # fmt: skip
+    return f"{words.share(saved, 1)} fewer than {which} ({named(tuned, row)}: {row.score:.3f} on {row.records:,})"
 
 
 def _stacking(tuned: Tuned) -> Iterator[str]:

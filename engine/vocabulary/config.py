@@ -32,6 +32,8 @@ class Endpoint(msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=Tru
     """An OpenAI-compatible endpoint.
 
     :ivar base_url: up to and without ``/chat/completions``; a bare host gets ``/v1``.
+    :ivar headers: of every request; a value that is a key, whatever the header's name, as a `Secret`, so that no echo
+        of it is shown.
     :ivar temperature: sent unless None; an endpoint that does not take it is found out and obeyed.
     :ivar reasoning_effort: how much a model is to think, in the endpoint's words (``low``, ``medium``, ``high``,
         ``none``); one that it does not take ends the run, since more thinking than wanted costs money.
@@ -44,7 +46,7 @@ class Endpoint(msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=Tru
     base_url: str
     model: str
     api_key: Secret | None = None
-    headers: Mapping[str, str] = {}
+    headers: Mapping[str, str | Secret] = {}
     extra_body: Mapping[str, Any] = {}
     temperature: float | None = 0.0
     reasoning_effort: str | None = None
@@ -185,12 +187,15 @@ class Recovery(msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=Tru
 class Prices(msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=True):
     """US dollars per million tokens. `cached_input` is the price of input read from the provider's prefix cache.
 
+    :ivar cache_write: of input that is written into that cache, where it costs more than other input; None: it does
+        not.
     :ivar source: the page that they are from; None: the user gave them. `as_of` is when they were so.
     """
 
     input: float
     output: float
     cached_input: float | None = None
+    cache_write: float | None = None
     source: str | None = None
     as_of: str | None = None
 
@@ -211,15 +216,19 @@ class Quality(msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=True
 
 
 class Escalation(msgspec.Struct, metaclass=NamesKeywords, frozen=True, kw_only=True):
-    """A second model, for records of which the first is unsure. Its answers take the place of the first one's.
+    """A second model, for records of which the first is unsure, or that it failed. Its answers take the place of the
+    first one's.
 
-    :ivar below: the confidence under which a record goes to it; needs votes or token probabilities.
+    :ivar below: the confidence under which a record goes to it; needs votes or token probabilities. None: none does.
+    :ivar failed: records go to it that the first model failed for a reason that another may not share: no valid answer
+        after all attempts, cut off, refused, filtered.
     :ivar base_url: its endpoint; None: the first one's.
     :ivar prices: of it; None: those of the dated table, where it knows it.
     """
 
-    below: float
+    below: float | None = None
     model: str
+    failed: bool = False
     base_url: str | None = None
     prices: Prices | None = None
 
@@ -303,6 +312,7 @@ def _problems(config: RunConfig) -> Iterator[str]:
         "price of input": config.prices.input if config.prices else 0,
         "price of output": config.prices.output if config.prices else 0,
         "price of cached input": (config.prices.cached_input if config.prices else None) or 0,
+        "price of cache writes": (config.prices.cache_write if config.prices else None) or 0,
     }
     for name, number in at_least_zero.items():
         if not (number >= 0 and math.isfinite(number)):
@@ -320,12 +330,14 @@ def _escalation_problems(config: RunConfig) -> Iterator[str]:
     escalation = config.escalation
     if escalation is None:
         return
-    if not 0 < escalation.below <= 1:
+    if escalation.below is None and not escalation.failed:
+        yield "nothing goes to the second model: give --escalate-below, or --escalate-failed, or both"
+    if escalation.below is not None and not 0 < escalation.below <= 1:
         yield f"escalation happens below a confidence above 0 and up to 1 (--escalate-below), not {escalation.below}"
     url = escalation.base_url
     if url is not None and ("@" in url or secret_parameter(url) is not None):
         yield "the second model's address (--escalate-base-url) holds what looks like a key, and an address is shown"
-    if config.votes == 1 and config.confidence != "logprobs":
+    if escalation.below is not None and config.votes == 1 and config.confidence != "logprobs":
         yield (
             "nothing says how sure an answer is, so none can go to a second model: ask for votes, such as --votes 3, "
             "or for token probabilities, --confidence logprobs, beside --escalate-below"

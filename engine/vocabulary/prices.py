@@ -6,11 +6,13 @@ import msgspec
 
 
 class ListedPrice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Of one model, in US dollars per million tokens. Cached input without a price costs what other input does."""
+    """Of one model, in US dollars per million tokens. Cached input without a price costs what other input does, and so
+    does `cache_write`: input that is written into the provider's cache."""
 
     input: float
     output: float
     cached_input: float | None = None
+    cache_write: float | None = None
 
 
 class PriceList(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -43,6 +43,11 @@ class Secret:
         raise TypeError("a secret is not pickled")
 
 
+def revealed(value: str | Secret) -> str:
+    """A text, or the one that a secret holds; see `Secret.reveal`."""
+    return value.reveal() if isinstance(value, Secret) else value
+
+
 def names_secret(name: str) -> bool:
     """Whether a header or a parameter of that name most likely holds a key. The name of a cache entry is none."""
     words = [word.lower() for word in _WORD.findall(name)]

@@ -231,7 +231,10 @@ def _example_problems(task: Task) -> Iterator[str]:
     for number, example in enumerate(task.examples if task.input else (), start=1):
         names = task.input or []
         if len(names) == 1 and not isinstance(example.input, str):
-            yield f"example {number}: its input is a table; 'input' names one field, which is sent as a plain string"
+            yield (
+                f"example {number}: its input is a table, and 'input' of the task names one field, which is sent as a "
+                'plain string; write just the text: input = "..."'
+            )
         if len(names) > 1 and (isinstance(example.input, str) or set(example.input) != set(names)):
             wanted = ", ".join(f"{name} = ..." for name in names)
             yield f"example {number}: its input should have the fields that 'input' names: {{{wanted}}}"

@@ -73,6 +73,11 @@ class RecordError(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     message: str
     valid: dict[str, Any] = {}
 
+    def beside(self, other: RecordError, model: str) -> RecordError:
+        """This reason, with that of a second model, which failed as well."""
+        told = f"{self.message}; the second model ({model}) failed too, {other.kind}: {other.message}"
+        return msgspec.structs.replace(self, message=told)
+
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one record.
@@ -118,12 +123,14 @@ class Ballot(msgspec.Struct, frozen=True, kw_only=True):
     :ivar confidence: by token probabilities; None where there are none.
     :ivar call: the request that brought it; 0 where that is not known.
     :ivar place: of the record in that request, from 0 (first) to 1 (last); None alone, or where it is not known.
+    :ivar lone_form: the answer form of that request, where the record was alone in it; "" where it was not.
     """
 
     output: Any
     confidence: float | None = None
     call: int = 0
     place: float | None = None
+    lone_form: str = ""
 
 
 class Item(msgspec.Struct, kw_only=True):
@@ -175,6 +182,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
     :ivar estimated: the endpoint gave no usage, or an absurd one, and these are our own counts.
     :ivar reasoning_tokens: counted inside `output_tokens`: what the model thought with before it answered.
+    :ivar written_tokens: counted inside `input_tokens`, beside the cached ones: written into the provider's cache.
     """
 
     input_tokens: int
@@ -182,6 +190,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     cached_tokens: int = 0
     estimated: bool = False
     reasoning_tokens: int = 0
+    written_tokens: int = 0
 
 
 QuotaOf = Literal["requests", "tokens"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from urllib.parse import quote
 
 import pytest
@@ -64,6 +65,7 @@ def test_no_eight_characters_of_a_key_in_a_row_are_left_in_an_error(said: str) -
         KEY, KEY[:25], KEY[:LEAST_IN_ANSWERS], _escaped(KEY), f"{KEY[:8]}\u200b{KEY[8:]}", f"{KEY}\u3002",
         " ".join(KEY), "\\n".join((KEY[:9], KEY[9:])), "".join(f"%{ord(letter):02x}" for letter in KEY),
         "".join(f"&#{ord(letter)};" for letter in KEY), "".join(f"&#x{ord(letter):x};" for letter in KEY),
+        KEY[::-1], KEY.encode().hex(), b64encode(KEY.encode()).decode(),
     ],
 )  # fmt: skip
 def test_no_sixteen_characters_of_a_key_in_a_row_are_left_in_an_answer(said: str) -> None:

@@ -364,10 +364,11 @@ def test_a_key_that_is_put_together_again_is_hidden() -> None:
         {"api_key": None, "headers": {"X-Api-Key": KEY}},
         {"api_key": None, "headers": {"Authorization": f"Basic {KEY}"}},
         {"api_key": None, "headers": {"Cookie": KEY}},
+        {"api_key": None, "headers": {"X-My": Secret(KEY)}},
         {"api_key": None, "base_url": f"https://llm.example/v1?api_key={KEY.replace('&', '%26').replace('+', '%2B')}"},
         {"api_key": None, "base_url": "https://me:" + KEY.replace("/", "%2F") + "@llm.example/v1"},
     ],
-    ids=["header", "basic", "cookie", "query", "password"],
+    ids=["header", "basic", "cookie", "any header", "query", "password"],
 )
 def test_other_keys_are_hidden_as_well(endpoint: dict[str, Any]) -> None:
     """A key in a header of the user's own, or in the address."""

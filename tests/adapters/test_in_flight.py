@@ -168,9 +168,11 @@ def test_a_store_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> N
     store.write(run_id, settings_id, [make_call(1)], [answer])
     for table in ("answers", "inputs"):
         store._db.execute(f"ALTER TABLE {table} DROP COLUMN seal")
-    for column in ("unconfirmed_input", "unconfirmed_output", "purpose", "reasoning_tokens"):
+    for column in ("unconfirmed_input", "unconfirmed_output", "purpose", "reasoning_tokens", "written_tokens"):
         store._db.execute(f"ALTER TABLE calls DROP COLUMN {column}")
-    for table, column in (("answers", "confidence"), ("answers", "votes"), ("runs", "first_run"), ("runs", "below")):
+    of_runs = ("first_run", "below", "inputs", "seal")
+    later = {"answers": ("confidence", "votes"), "runs": of_runs, "settings": ("seal",)}
+    for table, column in ((table, column) for table, columns in later.items() for column in columns):
         store._db.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
     store._db.execute("DROP TABLE ballots")
     store._db.execute("PRAGMA user_version = 1")

@@ -645,8 +645,31 @@ ANTHROPIC = {"cache_read_input_tokens": 900, "cache_creation_input_tokens": 30}
 )
 def test_every_provider_s_count_comes_to_one_meaning(usage: Any, message: Any, read: tuple[int, ...]) -> None:
     """Cached tokens are part of the input and reasoning of the output, whoever counts them beside or not at all."""
-    wanted = Usage(input_tokens=read[0], output_tokens=read[1], cached_tokens=read[2], reasoning_tokens=read[3])
+    wanted = Usage(
+        input_tokens=read[0], output_tokens=read[1], cached_tokens=read[2], reasoning_tokens=read[3],
+        written_tokens=usage.get("cache_creation_input_tokens", 0),
+    )  # fmt: skip
     assert read_usage(usage, message=message) == wanted
+
+
+@pytest.mark.parametrize(
+    ("usage", "written"),
+    [
+        ({"prompt_tokens_details": {"cached_tokens": 100, "cache_write_tokens": 800}}, 800),
+        ({"prompt_tokens_details": {"cache_creation_tokens": 700}}, 700),
+        ({"prompt_tokens_details": {"cached_tokens": 900, "cache_write_tokens": 800}}, 100),
+        ({"cache_creation_input_tokens": 30, "cache_read_input_tokens": 0}, 30),
+        ({"prompt_tokens_details": {"cache_write_tokens": -5}}, 0),
+        ({"prompt_tokens_details": {"cache_write_tokens": "many"}}, 0),
+        ({"prompt_tokens_details": None}, 0),
+    ],
+)
+def test_what_is_written_into_a_cache_is_read_under_every_name(usage: Any, written: int) -> None:
+    """Part of the input that was not read from it, and never more than that."""
+    said = read_usage({"prompt_tokens": 1_000, "completion_tokens": 3} | usage)
+    assert said is not None
+    assert said.input_tokens == 1_000
+    assert said.written_tokens == written
 
 
 @pytest.mark.parametrize(

@@ -163,6 +163,42 @@ def test_it_is_as_durable_as_it_says(store: RunStore) -> None:
     assert store.query("PRAGMA synchronous") == [(2,)]
 
 
+def test_a_store_is_in_wal_mode_before_it_has_its_name(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or its rollback journal, which a loss of power may bring back, would keep `annotate show` from reading it.
+
+    What a killed process left under the other name is taken away, its log and journal included.
+    """
+    for left in ("", "-journal", "-wal", "-shm"):
+        path.with_name(f"{path.name}.new{left}").write_bytes(b"left")
+    headers = []
+    replace = os.replace
+
+    def seen(old: Any, new: Any) -> None:
+        if str(old).endswith(".sqlite.new"):
+            headers.append((Path(old).read_bytes()[18:20], sorted(one.name for one in path.parent.iterdir())))
+        replace(old, new)
+
+    monkeypatch.setattr(os, "replace", seen)
+    open_store(path).close()
+    beside = [f"{path.name}.holder", f"{path.name}.lock", f"{path.name}.new"]
+    assert headers == [(b"\x02\x02", beside)]  # file format versions, 2: WAL
+
+
+def test_what_a_killed_process_left_in_the_log_is_synced_before_it_is_exported(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system has its last commit, and the disk may not have it: an output must not hold what the store loses."""
+    with contextlib.closing(open_store(path)) as store:
+        run_id, settings_id = begin(store)
+        store.write(run_id, settings_id, [make_call(1)], [make_answer('"a"')])
+        log = path.with_name(f"{path.name}-wal")
+        synced: list[int] = []
+        monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+        with contextlib.closing(read_store(path)) as reader:
+            reader.check_whole()
+        assert synced == [log.stat().st_ino]
+
+
 def test_a_missing_folder_is_said(tmp_path: Path) -> None:
     """The message names the folder and what to do."""
     with pytest.raises(StoreError, match=r"folder .* does not exist: .*/nowhere\. Create it"):
@@ -390,7 +426,7 @@ def test_the_same_ids_in_two_runs_are_no_duplicates(store: RunStore) -> None:
     for run_id in (first, second):
         assert store.add_inputs(run_id, [make_input(0)]) == []
     store.end_run(first, ended_at=3.0, status="done")
-    store.drop_ended_inputs()
+    store.complete_inputs(second)
     assert [len(list(store.outputs(run_id, settings_id))) for run_id in (first, second)] == [0, 1]
     store.forget_run(second)
     assert store.query("SELECT count(*) FROM inputs") == [(0,)]

@@ -242,6 +242,19 @@ def test_an_earlier_log_is_added_to_and_another_file_is_left_alone(tmp_path: Pat
     assert [event["event"] for event in events_of(tmp_path / "log.jsonl")].count("run-started") == 2
 
 
+def test_a_log_goes_on_after_half_a_line(tmp_path: Path) -> None:
+    """A full disk, or a kill, leaves half a line behind. The next run's lines are not glued to it."""
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"at": "2026-01-01T00:00:00Z", "level": "info", "eve')
+    with served(labels=("red", "green", "blue")) as (url, _):
+        words = ["run", *make_files(tmp_path), "--output", tmp_path / "o.jsonl", "--base-url", url, "--model", "m"]
+        assert command(*words, "--log-json", log).exit_code == 0
+    half, *lines = log.read_text().splitlines()
+    assert half.endswith("eve")
+    assert json.loads(lines[0])["event"] == "run-started"
+    assert [json.loads(line)["event"] for line in lines][-1] == "run-ended"
+
+
 def test_a_log_that_cannot_be_written_ends_no_run(tmp_path: Path) -> None:
     """A full disk under the log is told once."""
     with served(labels=("red", "green", "blue")) as (url, _):
@@ -277,7 +290,7 @@ def test_what_is_refused_before_anything_is_opened_is_logged(wrong: str, says: s
     assert "trace" not in event
 
 
-@pytest.mark.parametrize("name", ["run", "retry", "bench"])
+@pytest.mark.parametrize("name", ["run", "retry", "bench", "tune"])
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
@@ -334,3 +347,30 @@ def test_refusals_of_retry_and_bench_are_logged(tmp_path: Path) -> None:
     words = ["bench", *files, "--base-url", "http://127.0.0.1:9/v1", "--model", "m", "--log-json", log]
     assert command(*words, "--output", tmp_path / "bench.json").exit_code == 2
     assert [event["event"] for event in events_of(log)] == ["failed", "failed"]
+
+
+def test_refusals_of_tune_are_logged_and_what_ends_it(tmp_path: Path) -> None:
+    """A missing task, gold that cannot be used, a space that leaves nothing, a wrong key: one `failed` event each, none
+    twice; a file that the command reads is never taken for a log."""
+    files, log = make_files(tmp_path), tmp_path / "log.jsonl"
+    gold = tmp_path / "gold.jsonl"
+    gold.write_text('{"text": "a", "label": "red"}\n{"text": "b", "label": "blue"}\n')
+    space = tmp_path / "space.toml"
+    space.write_text("batch_size = [1]\nvotes = [3]\n")
+    where = ("--base-url", "http://127.0.0.1:9/v1", "--model", "m")
+    for task, told, more in (
+        ("none.toml", gold, ()), (files[0], files[1], ()), (files[0], gold, ("--space", space)),
+    ):  # fmt: skip
+        assert command("tune", tmp_path / task, told, *where, *more, "--log-json", log).exit_code == 2
+    events = [(event["event"], event["message"]) for event in events_of(log)]
+    assert [name for name, _ in events] == ["failed"] * 3
+    for (_, message), says in zip(events, ("none.toml", "in.jsonl", "say nothing"), strict=True):
+        assert says in message
+    assert command("tune", tmp_path / "none.toml", gold, *where, "--log-json", gold).exit_code == 2
+    assert gold.read_text().count("\n") == 2
+    with served(api_key="another") as (url, _):
+        other = tmp_path / "key.jsonl"
+        words = ("tune", files[0], gold, "--base-url", url, "--model", "m", "--gold-field", "label")
+        assert command(*words, "--log-json", other).exit_code == 4
+        assert [event["event"] for event in events_of(other)].count("failed") <= 1
+        assert any(event["level"] == "error" for event in events_of(other))

@@ -12,6 +12,7 @@ from cli_support import command, make_files
 from engine.adapters.providers.known import PROVIDERS, find_key, provider_at
 from engine.cli.options import Settings, check_key, run_options, run_settings
 from engine.vocabulary.errors import ConfigError
+from engine.vocabulary.secrets import revealed
 
 
 def settings_of(*words: str) -> Settings:
@@ -136,4 +137,5 @@ def test_a_header_takes_the_place_of_ours(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("MY_HEADER", "Basic x")
     settings = settings_of("--base-url", "http://h/v1", "--model", "m", "--header", "authorization=env:MY_HEADER")
     assert settings.endpoint is not None
-    assert settings.endpoint.headers == {"Authorization": "Basic x"}
+    assert {name: revealed(value) for name, value in settings.endpoint.headers.items()} == {"Authorization": "Basic x"}
+    assert "Basic" not in repr(settings.endpoint.headers)  # what comes from elsewhere is a key, whatever its name

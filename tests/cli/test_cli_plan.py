@@ -125,3 +125,37 @@ def test_a_run_of_a_thinking_model_teaches_the_plan(tmp_path: Path) -> None:
     assert terms["reasoning_call"] == pytest.approx(400, abs=60)
     assert terms["reasoning_record"] == pytest.approx(20, abs=12)
     assert terms["output_record"] < 30
+
+
+def test_votes_are_planned_with_their_range(tmp_path: Path) -> None:
+    """Asks of a record from two on, as assumed, as given and as a store tells; alone, one ask, and it says so."""
+    files = make_files(tmp_path, 200)
+    assumed = command("plan", *files, "--votes", "3", "--report", tmp_path / "plan")
+    assert assumed.exit_code == 0, assumed.output
+    assert "3 votes (decided) ask a record between 2 and 3 times, some 2.20" in assumed.stdout
+    assert "assumed" in assumed.stdout
+    assert assumed.stdout.count("is planned with one ask") == 1
+    document = json.loads((tmp_path / "plan/plan.json").read_text())
+    assert [each["rounds"]["most"] for each in document["forecasts"]] == [1, 3, 3, 3, 3, 3]
+    assert "asks of a record" in (tmp_path / "plan/plan.html").read_text()
+    given = command("plan", *files, "--votes", "3", "--vote-agreement", "0.6", "--temperature", "0.7")
+    assert "some 2.40" in given.stdout
+    assert "one ask" not in given.stdout
+    Path(files[0]).write_text('instructions = "Say."\n[fields.note]\ntype = "string"\n')
+    texts = command("plan", *files, "--votes", "3")
+    assert texts.exit_code == 2
+    assert "nothing to vote on" in texts.stderr
+
+
+def test_a_run_with_votes_tells_how_often_they_agree(tmp_path: Path) -> None:
+    """Answers that never change: two rounds of three, and what the store says counts, not what is assumed."""
+    files = make_files(tmp_path, 100)
+    out = tmp_path / "out.jsonl"
+    with served(labels=["red", "green", "blue"]) as (url, _):
+        where = ("--base-url", url, "--model", "m")
+        ran = command("run", *files, *where, "--output", out, "--votes", "3", "--batch-size", "5")
+        assert ran.exit_code == 0, ran.output
+    learned = command("plan", *files, *where, "--votes", "5", "--store", f"{out}.store.sqlite")
+    assert learned.exit_code == 0, learned.output
+    assert "some 3.0" in learned.stdout
+    assert "as in the store" in learned.stdout

@@ -42,6 +42,7 @@ _REFUSED = {
     "the body": (["--extra-body", json.dumps({"metadata": {"api_key": KEY}})], "env:VARIABLE"),
     "the address": (["--base-url", f"http://127.0.0.1:9/v1?api-key={KEY}"], "api-key"),
     "a user in the address": (["--base-url", f"http://u:{KEY}@127.0.0.1:9/v1"], "ANNOTATE_API_KEY"),
+    "of the second model": (["--escalate-base-url", f"http://u:{KEY}@127.0.0.1:9/v1"], "ANNOTATE_ESCALATE_API_KEY"),
     "no address at all": (["--base-url", f"ftp://u:{KEY}@h/v1?k={KEY}"], "http://localhost"),
     "a variable that is not set": (["--header", "api-key=env:NOT_SET"], "NOT_SET"),
     "a file that is not there": (["--header", "api-key=file:/no/such"], "/no/such"),

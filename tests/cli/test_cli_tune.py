@@ -70,7 +70,8 @@ def test_a_dry_run_sends_nothing(tmp_path: Path) -> None:
         done = command("tune", task, gold, "--base-url", url, "--model", "m", "--space", space, "--dry-run")
         assert endpoint.ledger.requests == 0
     assert done.exit_code == 0, done.output
-    assert "at most some" in done.stderr
+    assert "tokens at the most, 0 of them spent" in done.stderr
+    assert "no bound; what a model thinks comes on top" in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["gold.jsonl", "space.toml", "task.toml"]
 
 
@@ -112,17 +113,29 @@ def test_a_budget_stops_it_and_it_can_go_on(tmp_path: Path) -> None:
 def test_the_users_own_measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """module:function beside the data; what cannot be imported is told."""
     task, gold, space = make_gold(tmp_path, 60)
-    (tmp_path / "my_measure.py").write_text("def half(gold, answer):\n    return 0.5 * (gold == answer)\n")
+    (tmp_path / "my_measure.py").write_text(
+        "def half(gold, answer):\n    return 0.5 * (gold == answer)\n"
+        "def three(gold, answer):\n    return 3.0\n"
+        "def fails(gold, answer):\n    return gold['colour']\n"
+        "def words(gold, answer):\n    return 'good'\n"
+    )
     monkeypatch.chdir(tmp_path)
     with served() as (url, _):
         where = ("tune", task, gold, "--base-url", url, "--model", "m", "--space", space, "--metric")
         done = command(*where, "my_measure:half")
         assert done.exit_code == 0, done.output
         assert "my_measure:half 0.500" in done.stdout
-        for metric, said in (("my_measure:none", "cannot be imported"), ("f2", "known: accuracy")):
+        for metric, said in (
+            ("my_measure:none", "cannot be imported"),
+            ("f2", "known: accuracy"),
+            ("my_measure:three", "gives 3.0; it is to be a number from 0 to 1"),
+            ("my_measure:fails", "fails: TypeError: "),
+            ("my_measure:words", "fails: ValueError: "),
+        ):
             failed = command(*where, metric)
-            assert failed.exit_code == 2
+            assert failed.exit_code == 2, failed.output
             assert said in failed.stderr
+            assert "bug in annotation-engine" not in failed.stderr
 
 
 def test_mistakes_are_told_in_one_line(tmp_path: Path) -> None:

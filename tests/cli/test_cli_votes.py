@@ -11,6 +11,7 @@ from engine.testing.simulator import made_up
 from tests.cli.cli_support import command, make_files, rows_of, served
 
 COUNT = 60
+TOGETHER = "--escalate-model goes together with --escalate-below or --escalate-failed"
 
 
 def test_votes_and_a_second_model_from_end_to_end(tmp_path: Path) -> None:
@@ -51,11 +52,13 @@ def test_votes_and_a_second_model_from_end_to_end(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--escalate-below", "0.9"], "--escalate-below and --escalate-model go together"),
-        (["--escalate-model", "large"], "--escalate-below and --escalate-model go together"),
-        (["--escalate-base-url", "http://127.0.0.1:1/v1"], "--escalate-below and --escalate-model go together"),
+        (["--escalate-below", "0.9"], TOGETHER),
+        (["--escalate-model", "large"], TOGETHER),
+        (["--escalate-failed"], TOGETHER),
+        (["--escalate-base-url", "http://127.0.0.1:1/v1"], TOGETHER),
         (["--escalate-below", "0.9", "--escalate-model", "large"], "--votes 3, or for token probabilities"),
         (["--votes", "0"], "--votes"),
+        (["--votes", "3", "--batch-size", "1"], "give a --temperature above 0"),
         (["--votes", "3", "--escalate-below", "0.9", "--escalate-model", "small"], "the model that is unsure"),
         (
             ["--votes", "3", "--escalate-below", "0.9", "--escalate-model", "large", "--budget-usd", "1",
@@ -77,3 +80,36 @@ def test_what_cannot_work_is_one_error_with_its_remedy(tmp_path: Path, options: 
     assert done.exit_code == 2, done.output
     assert said in done.output
     assert "Traceback" not in done.output
+
+
+def test_failed_records_go_to_a_second_model_from_end_to_end(tmp_path: Path) -> None:
+    """What the first endpoint never answers the second one does: exit code, output, report, page and `show` say so, and
+    the same command again asks neither."""
+    out = tmp_path / "out.jsonl"
+    labels = ["red", "green", "blue"]
+    with served(labels=labels, poison_marker="7") as (first, _), served(labels=labels) as (second, ledger):
+        words = [
+            "run", *make_files(tmp_path, COUNT), "--output", out, "--base-url", first, "--model", "small",
+            "--batch-size", "6", "--escalate-failed", "--escalate-model", "large", "--escalate-base-url", second,
+            "--report", tmp_path / "report",
+        ]  # fmt: skip
+        done = command(*words)
+        assert done.exit_code == 0, done.output
+        asked = ledger.ledger.requests
+        again = command(*words)
+        assert again.exit_code == 0, again.output
+        assert ledger.ledger.requests == asked
+    rows = rows_of(out)
+    sevens = [row["id"] for row in rows if "7" in row["id"]]
+    assert [row["id"] for row in rows if row["model"] == "large"] == sevens
+    assert all(row["output"] in labels and row["error"] is None for row in rows)
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert (report["records"]["ok"], report["records"]["failed"], report["failures"]) == (COUNT, 0, [])
+    use = report["escalation"]
+    assert (use["records"], use["failed"], use["rescued"], use["below"]) == (len(sevens),) * 3 + (None,)
+    assert f"{len(sevens)} of them had failed" in done.output
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "that the first model failed went to" in page
+    shown = json.loads(command("show", out, sevens[0], "--json").output)
+    assert (shown["model"], shown["status"], shown["error"], shown["first_output"]) == ("large", "ok", None, None)
+    assert json.loads(command("show", out, "--failed", "--json").output or "[]") == []

@@ -282,3 +282,48 @@ def test_errors_at_random_do_not_narrow_the_window(share: float) -> None:
     for number in range(5_000, 5_020):
         window.observe_failure(window.admitted(float(number), in_flight=window.size), float(number))
     assert [move for move in window.history if "errors" in move.reason]
+
+
+def test_looks_around_are_near() -> None:
+    """Of a server that queues: a third more or less, or a level above that seemed faster; never more than twice the
+    window, whatever was seen further up, as everybody would feel the latency there."""
+    for seed in range(3):
+        window = Window()
+        Run(window, queueing, until_s=240, seed=seed)
+        looks = [move for move in window.history if move.reason.startswith("looking")]
+        assert {move.reason for move in looks} == {"looking above", "looking below"}
+        assert all(move.old / 1.5 - 1 <= move.new <= 2 * move.old + 1 for move in looks)
+
+
+def test_two_windows_that_bore_the_same_load_are_one_level() -> None:
+    """Where there is only work for four, five are no more than four."""
+    window = Window(cap=5, first=4)
+    run = Run(window, flat, until_s=60, work_limit=4)
+    assert {size for _, size in run.sizes} >= {4, 5}
+    for in_flight in (0, 1, 4, 100):
+        assert window.slowdown(in_flight) == pytest.approx(1.0, abs=0.1)
+
+
+def test_how_much_longer_the_same_work_takes_is_known_by_the_number_in_flight() -> None:
+    """As measured, to a seventh, between the levels that were seen; beyond them as at the nearest one."""
+    window = Window()
+    assert window.slowdown(64) == 1.0
+    Run(window, queueing, until_s=120)
+    for in_flight in (32, 48, 64):
+        ratio = window.slowdown(in_flight) / window.slowdown(24)
+        assert ratio == pytest.approx(mean_latency_s(in_flight, 185, 46) / mean_latency_s(24, 185, 46), rel=0.15)
+    assert window.slowdown(0) == window.slowdown(1) == 1.0
+    assert window.slowdown(10_000) == window.slowdown(1_000) > window.slowdown(64)
+
+
+def test_a_level_far_above_that_was_lucky_once_is_trusted_less_and_less() -> None:
+    """A server that was a tenth faster under load while the window climbed: five minutes later the window is near the
+    knee of what the server is now, though nobody looked up there again."""
+
+    def lucky(now: float, in_flight: int, read: int, written: int, rng: random.Random) -> float:
+        return queueing(now, in_flight, read, written, rng) * (0.9 if in_flight > 60 and now < 60 else 1)
+
+    for seed in range(3):
+        run = Run(Window(), lucky, until_s=600, seed=seed)
+        assert max(size for _, size in run.sizes) > 60
+        assert statistics.mean(size for at, size in run.sizes if at > 300) <= 40

@@ -153,3 +153,21 @@ def test_a_token_that_cannot_be_read_makes_the_rest_worthless() -> None:
     assert read_tokens({"content": [{"token": "\ufffd", "logprob": 0.1, "bytes": [195]}]}) == (
         Token(content=b"\xc3", logprob=0.0),
     )
+
+
+@pytest.mark.parametrize("at", [0, -1])
+def test_another_tokens_infinite_doubt_changes_no_confidence(at: int) -> None:
+    """Servers mask tokens with the smallest number of 32 bits. Sums over the whole reply would lose all others to it,
+    and every record be certain."""
+    text = '{"results": [{"id": "r0", "output": "rot"}, {"id": "r1", "output": "a b"}]}'
+    tokens = tokens_of(text, set(range(0, len(text), 3)), logprob=-0.25)
+    tokens[at] = Token(content=tokens[at].content, logprob=-3.4e38)
+    found = confidences(text, tokens, ["r0", "r1"], TASK)
+    assert all(0.2 < confidence < 0.8 for confidence in found.values())
+    assert len(found) == 2
+
+
+def test_a_probability_above_one_is_none() -> None:
+    """A logarithm above 0 by more than rounding: whatever the numbers are, they are not what was asked for."""
+    assert len(read_tokens({"content": [{"token": "a", "logprob": 1e-6}]})) == 1
+    assert read_tokens({"content": [{"token": "a", "logprob": 3.0}, {"token": "b", "logprob": -1.0}]}) == ()

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.decide.forecast import BATCH_API_SHARE, Corpus, Forecast, Given, Latency, Terms, forecasts
+from engine.decide.vote_rounds import Rounds
 from engine.vocabulary.config import Limits, Packing, Prices
 
 
@@ -86,6 +87,16 @@ def test_money() -> None:
     assert (short.cached_tokens, short.cached_usd) == (0, None)
 
 
+def test_writing_the_prefix_into_the_cache_costs_once() -> None:
+    """At its own price, where it has one; a run without a cache pays nothing more."""
+    prices = Prices(input=1.0, output=4.0, cached_input=0.1)
+    dear = Prices(input=1.0, output=4.0, cached_input=0.1, cache_write=1.25)
+    (plain,), (made,) = (forecast([100] * 100, [10], static=2_100, prices=each) for each in (prices, dear))
+    assert plain.cached_usd is not None
+    assert made.cached_usd == pytest.approx(plain.cached_usd + 0.25 * 2_048 / 1e6)
+    assert made.usd == plain.usd
+
+
 def test_what_is_thought_goes_by_the_request() -> None:
     """Part of the output, at its price; a batch of ten thinks once for ten records, and has room for it."""
     prices = Prices(input=1.0, output=4.0)
@@ -109,17 +120,61 @@ def test_what_is_thought_goes_by_the_request() -> None:
 
 
 def test_time_is_what_binds() -> None:
-    """Requests a minute, tokens a minute, or the window; and one request's latency."""
+    """Requests a minute, tokens a minute, or the window, which begins with two; and one request's latency."""
     entries = [50] * 1_000
     latency = Latency(base_s=1.0, per_record_s=0.1)
     (slow,) = forecast(entries, [10], limits=Limits(requests_per_minute=10), latency=latency)
     assert (slow.time_s, slow.bound_by) == (602.0, "rpm")
     (alone,) = forecast(entries, [10], concurrency=4, latency=latency)
-    assert (alone.time_s, alone.bound_by) == (50.0, "window")
+    assert alone.bound_by == "window"
+    assert alone.time_s is not None
+    assert 50.0 <= alone.time_s <= 54.0  # 100 requests of two seconds, four at once, and two in the beginning
     (tokens,) = forecast(entries, [10], limits=Limits(input_tokens_per_minute=10_000))
     assert (tokens.time_s, tokens.bound_by) == (60 * 100_000 / 10_000, "itpm")
     (unknown,) = forecast(entries, [10], latency=latency)
     assert (unknown.time_s, unknown.bound_by) == (None, None)
+
+
+def test_votes_take_so_many_requests_more() -> None:
+    """Twice and a half the requests, tokens, dollars and minutes for records asked 2.5 times; alone, one ask."""
+    corpus = Corpus(records=1_000, asked=1_000, entry_tokens=[50] * 1_000)
+    terms = Terms(static_tokens=500, output_call=4.0, output_record=10.0, reasoning_call=100.0)
+    once = Given(
+        limits=Limits(tokens_per_minute=50_000), packing=Packing(), prices=Prices(input=1.0, output=4.0),
+        concurrency=None,
+    )  # fmt: skip
+    often = msgspec.structs.replace(once, rounds=Rounds(least=2, expected=2.5, most=3))
+    (lone, plain), (alone, made) = (
+        forecasts(corpus, terms, each, batch_sizes=[1, 10], seed=0) for each in (once, often)
+    )  # fmt: skip
+    assert alone == lone
+    assert made.rounds.expected == 2.5
+    assert made.mean_size == plain.mean_size
+    for name in ("requests", "input_tokens", "static_tokens", "output_tokens", "reasoning_tokens", "usd", "time_s"):
+        assert getattr(made, name) == pytest.approx(2.5 * getattr(plain, name)), name
+    assert 1 - made.saved == pytest.approx(2.5 * (1 - plain.saved))
+    warm = msgspec.structs.replace(often, alone_rounds=often.rounds)
+    warm_alone, warm_ten = forecasts(corpus, terms, warm, batch_sizes=[1, 10], seed=0)
+    assert (warm_alone.requests, warm_alone.saved) == (2_500, 0.0)
+    assert warm_ten.saved == pytest.approx(plain.saved)
+
+
+def test_slow_requests_climb_long() -> None:
+    """The same limit, and requests of ten seconds in place of one: more of a short run is the way up."""
+    entries, limits = [50] * 3_000, Limits(tokens_per_minute=400_000)
+    quick, slow = (
+        forecast(entries, [10], limits=limits, latency=Latency(base_s=base_s, per_record_s=0.0))[0]
+        for base_s in (1.0, 10.0)
+    )  # fmt: skip
+    assert quick.time_s is not None
+    assert slow.time_s is not None
+    assert slow.time_s > quick.time_s + 30
+    (given_,) = forecast(
+        entries, [10], limits=msgspec.structs.replace(limits, max_concurrency=64),
+        latency=Latency(base_s=10.0, per_record_s=0.0), concurrency=64,
+    )  # fmt: skip
+    assert given_.time_s is not None
+    assert given_.time_s < slow.time_s - 15  # a number that was given is not climbed to
 
 
 def test_what_is_asked_alone_pays_the_static_prompt_each_time() -> None:

@@ -129,6 +129,14 @@ def test_with_little_gold_every_setting_is_asked() -> None:
     assert asked == [20] * 8
 
 
+@given(st.lists(st.floats(1, 1000), min_size=2, max_size=2), st.integers(1, 1000))
+def test_a_race_of_two_can_always_ask_everything(costs: list[float], records: int) -> None:
+    """Of which nothing is shown, whatever the parts of the purse add up to in floating point."""
+    halves = [[float(number % 2 == k) for number in range(records)] for k in range(2)]
+    _, _, asked = run(costs, halves)
+    assert asked == [records] * 2
+
+
 def test_one_setting_is_measured() -> None:
     """A race of one asks everything, so that its score is known."""
     _, choice, asked = run([10], [right(0.8, 230, 1)])

@@ -22,6 +22,7 @@ from engine.decide.scores import (
     own_metric,
     pareto_front,
     pseudo_values,
+    score_within,
 )
 from engine.vocabulary.task import Field, FieldType, Task
 
@@ -50,6 +51,32 @@ def test_alpha_of_the_published_nominal_example() -> None:
     """Krippendorff 2011, B: two observers, twelve units, five categories: alpha = .692."""
     one, other = "aabbdcccedda", "babbbccceddd"
     assert krippendorff_alpha(Counter(zip(one, other, strict=True))) == pytest.approx(0.692, abs=0.0005)
+
+
+@given(judged_sets, st.sampled_from(METRICS))
+def test_what_is_told_is_the_measure_itself(judged: list[tuple[str, str | None]], name: str) -> None:
+    """Not the mean of its pseudo-values, which rare labels move by points; the interval is about it."""
+    whole = {"macro-f1": macro_f1, "kappa": cohen_kappa, "alpha": krippendorff_alpha}.get(name)
+    numbers = metric_of(name, TASK)(judged)
+    told = score_within(judged, numbers, name, TASK, 0.95)
+    table = Counter((f'"{gold}"', "" if answer is None else f'"{answer}"') for gold, answer in judged)
+    wanted = statistics.fmean(numbers) if whole is None else whole(table)
+    assert told.value == pytest.approx(wanted)
+    assert told.interval.low - 1e-9 <= told.value <= told.interval.high + 1e-9
+    assert told.interval.high <= 1 + 1e-9
+
+
+def test_rare_labels_move_the_mean_of_pseudo_values_and_not_what_is_told() -> None:
+    """With several variables it is the mean of the measures of those with labels."""
+    judged = [("a", "a")] * 60 + [("a", "b")] * 20 + [("b", "b"), ("c", "a")]
+    told = score_within(judged, metric_of("macro-f1", TASK)(judged), "macro-f1", TASK, 0.95)
+    a, b = 2 * 60 / (80 + 61), 2 * 1 / (1 + 21)
+    assert told.value == pytest.approx((a + b + 0) / 3)
+    assert abs(statistics.fmean(metric_of("macro-f1", TASK)(judged)) - told.value) > 0.01
+    both = Task(instructions="x", fields={"one": Field(labels=["a", "b", "c"]), "two": Field(labels=["a"])})
+    rows = [({"one": gold, "two": "a"}, {"one": answer, "two": "a"}) for gold, answer in judged]
+    stacked = score_within(rows, metric_of("macro-f1", both)(rows), "macro-f1", both, 0.95)
+    assert stacked.value == pytest.approx((told.value + 1) / 2)
 
 
 def test_macro_f1_by_hand() -> None:

@@ -70,3 +70,12 @@ def test_what_can_be_shown_is_left_as_it_is() -> None:
     text = "naïve 日本語 שלום می‌خواهم 👩‍👩‍👧 <b>&amp;"
     assert words.visible(text) == text
     assert words.visible("a\x1b[31m\u202e\n\ud800") == "a\\x1b[31m\\u202e\\n\\ud800"
+
+
+@given(st.integers(1, 2_000), st.floats(0.01, 1.0))
+def test_a_batch_size_that_was_not_reached_is_told_with_what_was(most: int, part: float) -> None:
+    """Where a request held less than nine tenths of it on average; the last batch of a file is no news."""
+    said = words.batch_size(most, part * most)
+    assert said.startswith(str(most))
+    assert ("(mean " in said) is (part * most < 0.9 * most)
+    assert words.batch_size(most, None) == str(most)

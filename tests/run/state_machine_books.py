@@ -157,11 +157,14 @@ def check_store(world: World) -> None:
     try:
         calls = {row[0]: row for row in store.query(_CALLS)}
         answers = store.query(_ANSWERS)
+        ballots = store.query(_BALLOTS)
         unended = store.query("SELECT count(*) FROM runs WHERE status IS NULL")[0][0]
     finally:
         store.close()
     assert not unended, "a run has no end"
     _check_answers(world, answers)
+    _check_ballots(world, ballots, answers)
+    _check_accepted(world, calls, [row[-1] for row in ballots] + [row[-1] for row in answers if not row[5]])
     _check_calls(world, calls)
 
 
@@ -170,7 +173,12 @@ _CALLS = (
     "unconfirmed_output, purpose, accepted, size FROM calls"
 )
 _ANSWERS = (
-    "SELECT task_key, key, digest, ok, output FROM answers JOIN settings ON settings.id = settings_id ORDER BY 1, 2, 3"
+    "SELECT task_key, key, digest, ok, output, copied, calls FROM answers "
+    "JOIN settings ON settings.id = settings_id ORDER BY 1, 2, 3"
+)
+_BALLOTS = (
+    "SELECT task_key, key, digest, output, calls FROM ballots "
+    "JOIN settings ON settings.id = settings_id ORDER BY 1, 2, 3, round"
 )
 
 
@@ -178,7 +186,7 @@ def _check_answers(world: World, rows: list[tuple[Any, ...]]) -> None:
     texts = {digest: text for text, digest in world.digests.items()}
     tasks = {key: task for task, key in world.keys.items()}
     ok: set[tuple[str, str]] = set()
-    for key, id_, digest, is_ok, output in rows:
+    for key, id_, digest, is_ok, output, *_ in rows:
         task = tasks[key]
         text = texts.get(digest)
         assert text is not None, f"an answer to a text that nobody gave: {id_}"
@@ -191,6 +199,41 @@ def _check_answers(world: World, rows: list[tuple[Any, ...]]) -> None:
     world.stored = ok
     answered = {(task, text) for task, _, text in ok}
     assert world.given_ok <= answered, f"given out and not stored: {world.given_ok - answered}"
+
+
+def _check_ballots(world: World, rows: list[tuple[Any, ...]], answers: list[tuple[Any, ...]]) -> None:
+    """A vote that is stored is right, and counts until its record has ended, whatever comes between: it is among the
+    calls that the answer rests on. Where two ask for one record at once, each has votes of its own.
+    """
+    texts = {digest: text for text, digest in world.digests.items()}
+    tasks = {key: task for task, key in world.keys.items()}
+    ballots: dict[tuple[str, str, str], list[int]] = {}
+    for key, id_, digest, output, calls in rows:
+        of = (tasks[key], id_, texts[digest])
+        assert of in world.given, f"a vote on {id_} with a text that it never had: {of}"
+        assert msgspec.json.decode(output) == truth(of[0], of[2]), f"another's answer is a vote: {output} for {of}"
+        ballots.setdefault(of, []).append(msgspec.json.decode(calls)[-1])
+    rests_on = {
+        (tasks[row[0]], row[1], texts[row[2]]): None if row[5] else msgspec.json.decode(row[6]) for row in answers
+    }
+    for of, before in world.ballots.items():
+        if (of[0], of[2]) in world.shared or set(before) <= set(ballots.get(of, ())):
+            continue
+        assert of in rests_on, f"votes that were stored are gone: {before} of {of}, now {ballots.get(of)}"
+        calls = rests_on[of]
+        assert calls is None or set(before) <= set(calls), (
+            f"votes that were stored do not count: {before} of {of}: {calls}"
+        )
+    world.ballots = ballots
+
+
+def _check_accepted(world: World, calls: dict[int, tuple[Any, ...]], records: list[str]) -> None:
+    """What a call brought is in the store with it, as an answer or as a vote: each record says which calls it had."""
+    named = Counter(call for one in records for call in msgspec.json.decode(one))
+    for id_, row in calls.items():
+        if id_ not in world.settled and row[9] == "ask" and not world.shared:
+            assert row[10] <= named[id_], f"call {id_} brought {row[10]} answers, and {named[id_]} records know of it"
+    world.settled |= calls.keys()
 
 
 def _check_calls(world: World, calls: dict[int, tuple[Any, ...]]) -> None:

@@ -51,6 +51,7 @@ class CommandWorld(World):
         source = self.folder / "input.jsonl"
         source.write_text("".join(f"{line}\n" for line in lines))
         self.config, self.engines = config, self.engines + 1
+        task = self.voted_on(task)
         self.watched = Watched(task=task, texts=texts, ids=ids, known=frozenset(), alone=True, left=True, feed=_Ended())
         self.streams.append(self.watched)
         given = ((id_, text) for id_, text in zip(ids, texts, strict=True) if text is not None)

@@ -17,6 +17,8 @@ from engine.vocabulary.config import Prices, Quality, Recovery
 
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "")
 LONG = PROFILE == "long"
+TIMES = int(os.environ.get("HYPOTHESIS_TIMES", "25" if LONG else "1"))
+"""How many times the examples of a plain run: 25 in the long profile take hours on a busy machine."""
 
 moves = st.builds(Move, kind=st.sampled_from(KINDS), pick=st.integers(0, 255))
 mild = st.builds(Move, kind=st.sampled_from(MILD), pick=st.integers(0, 255))
@@ -38,6 +40,8 @@ configs = st.fixed_dictionaries(
         "guard": st.booleans(),
         "budget": st.sampled_from((None, None, None, 0.01)),
         "seed": st.integers(0, 3),
+        "votes": st.sampled_from((1, 1, 1, 2, 3)),
+        "suffice": st.sampled_from(("decided", "agreed", "never")),
     }
 )
 
@@ -60,6 +64,8 @@ def make_config(of: dict[str, Any]) -> RunConfig:
         answer_form=of["form"],
         on_bad_record=of["bad"],
         retry_failed=of["retry"],
+        votes=of["votes"] if of["size"] != 1 else 1,  # alone it would be asked the same again: that is refused
+        votes_stop=of["suffice"],
         seed=of["seed"],
     )
 
@@ -165,10 +171,10 @@ def profile(examples: int) -> settings:
     The profile ``hunt`` does not shrink what it finds: to see only whether a mutation is found.
     """
     return settings(
-        max_examples=25 * examples if LONG else examples,
+        max_examples=TIMES * examples,
         stateful_step_count=40 if LONG else 25,
         deadline=None,
-        derandomize=not LONG,
+        derandomize=PROFILE not in ("long", "explore"),
         print_blob=True,
         report_multiple_bugs=False,
         phases=[Phase.generate] if PROFILE == "hunt" else [phase for phase in Phase if phase is not Phase.explain],

@@ -12,19 +12,18 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
-from state_machine_replies import UNANSWERED, Booked, Move, make_tasks, outcome_of, task_of, truth
+from state_machine_replies import Move, make_tasks, outcome_of, task_of, truth
+from state_machine_seen import Asked, Call, Watched
 from state_machine_sources import source_of
 
 from engine import Engine, Result, RunConfig, RunStopped
 from engine.adapters.store import SentRow
 from engine.run.compose import Run, Workbench, task_key
 from engine.run.pipeline import Pipeline
-from engine.run.session import ResultStream
 from engine.testing.scripted import DrivenRequest, DrivenTransport
 from engine.testing.virtual_time import VirtualTimeLoop, settle
 from engine.vocabulary.config import Endpoint
@@ -43,69 +42,6 @@ _WANTED = "GROUP BY digest HAVING max(ok) = 1 AND max(redo) = 0"
 def digest_of(text: str) -> bytes:
     """As the engine knows a text."""
     return hashlib.blake2b(msgspec.json.encode(text), digest_size=16).digest()
-
-
-@dataclass(eq=False)
-class Asked:
-    """One request, and what the books must say of it."""
-
-    driven: DrivenRequest
-    sent: SentRow | None
-    task: str
-    engine: int
-    booked: Booked = UNANSWERED
-    is_known: bool = False  # some of its texts had been answered before
-
-    @property
-    def waits(self) -> bool:
-        """Whether the endpoint may still end it."""
-        return self.driven.fate is None and self.driven.outcome is None
-
-    @property
-    def ids(self) -> set[str]:
-        """Of its items."""
-        return {item["id"] for item in self.driven.request.items}
-
-
-@dataclass(eq=False)
-class Watched:
-    """One stream of records, and what came out of it.
-
-    :ivar texts: by position; None where the record cannot be used.
-    :ivar known: digests that were answered before it began.
-    :ivar closes: whether its consumer closes the stream when it leaves, or just drops it.
-    """
-
-    task: str
-    texts: Sequence[str | None]
-    ids: Sequence[Any]
-    known: frozenset[bytes]
-    alone: bool
-    results: dict[int, Result] = field(default_factory=dict)
-    pulled: int = 0
-    error: BaseException | None = None
-    left: bool = False
-    closes: bool = False
-    stream: ResultStream | None = None
-    feed: Any = None
-    consumer: asyncio.Task[None] | None = None
-    may_take: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @property
-    def ended(self) -> bool:
-        """Whether its run has ended; its consumer may still have results to take."""
-        return self.feed is not None and self.feed.ended.is_set()
-
-
-@dataclass(eq=False)
-class Call:
-    """One caller of `submit`."""
-
-    task_name: str
-    text: str
-    id: Any
-    task: asyncio.Task[Result]
-    cancelled: bool = False
 
 
 class World:
@@ -129,6 +65,9 @@ class World:
         self.given: set[tuple[str, str, str]] = set()  # task, id, text
         self.given_ok: set[tuple[str, str]] = set()
         self.stored: set[tuple[str, str, str]] = set()
+        self.ballots: dict[tuple[str, str, str], list[int]] = {}  # task, id, text -> calls of its votes in the store
+        self.settled: set[int] = set()  # calls that have been looked at
+        self.shared: set[tuple[str, str]] = set()  # task, text: asked for by two at once
         self.broken_off: set[int] = set()  # engines that were killed or cancelled
         self._reset()
 
@@ -316,6 +255,8 @@ class World:
         self, task: str, records: list[Any], ids: Sequence[Any], texts: Sequence[str | None], source: str
     ) -> Watched:
         """Start a stream and a consumer that takes what comes."""
+        task = self.voted_on(task)
+        self.shared |= {(task, text) for text in texts if text is not None and self._is_asked_for(task, text)}
         alone = all(run.ended or run.task != task for run in self.streams) and not self.calls
         for run in self.streams:
             run.alone &= run.ended or run.task != task
@@ -374,6 +315,14 @@ class World:
         self.check(self._is_stored(watched.task, result.id, text), f"given out before it was stored: {result}")
         self.given_ok.add((watched.task, text))
 
+    def voted_on(self, task: str) -> str:
+        """The task, or with votes one that is not of free texts only: those cannot be counted."""
+        return "pairs" if task == "digests" and self.config.votes > 1 else task
+
+    def _is_asked_for(self, task: str, text: str) -> bool:
+        streams = any(run.task == task and not run.ended and text in run.texts for run in self.streams)
+        return streams or any(call.task_name == task and call.text == text for call in self.calls)
+
     def stop(self) -> None:
         """What the command does at the first Ctrl-C."""
 
@@ -390,6 +339,9 @@ class World:
     def submit(self, task: str, text: str, id_: Any) -> Call:
         """A single caller."""
         assert self.engine is not None
+        task = self.voted_on(task)
+        if self._is_asked_for(task, text):
+            self.shared.add((task, text))
         for run in self.streams:
             run.alone &= run.ended or run.task != task
         self.silent_from = None

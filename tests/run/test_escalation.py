@@ -26,7 +26,7 @@ from engine.testing.scripted import Outcome, RecordedRequest, ScriptedReply, Scr
 from engine.vocabulary.config import Endpoint, Escalation, Packing, Prices, Quality, RunConfig
 from engine.vocabulary.errors import ConfigError
 from engine.vocabulary.secrets import Secret
-from tests.support import ENDPOINT, annotate_all, make_config, make_records, make_task
+from tests.support import SAMPLING, annotate_all, make_config, make_records, make_task
 
 Say = Callable[[str, str, int], Any]
 """From a model, a text and how often it asked that text before to an output; None for no result at all."""
@@ -68,8 +68,10 @@ def config(batch_size: int = 8, **changes: Any) -> RunConfig:
     return msgspec.structs.replace(make_config(batch_size, concurrency=1), **given)
 
 
-def run(models: Models, count: int, settings: RunConfig, **engine: Any) -> Any:
-    return virtual_time.run(annotate_all, make_records(count), models.transport, settings, virtual_time=True, **engine)
+def run(models: Models, count: int, settings: RunConfig, *, records: Any = None, **engine: Any) -> Any:
+    """The small model changes its mind about the very same question, as it may above temperature 0."""
+    given = {"endpoint": SAMPLING, "virtual_time": True} | engine
+    return virtual_time.run(annotate_all, records or make_records(count), models.transport, settings, **given)
 
 
 def label(models: Models, folder: Path, settings: RunConfig, *, count: int = 30) -> CorpusRun:
@@ -79,7 +81,7 @@ def label(models: Models, folder: Path, settings: RunConfig, *, count: int = 30)
 
     async def corpus() -> CorpusRun:
         async with open_workbench(
-            ENDPOINT, settings, store=folder / "s.sqlite", transport=models.transport, run_sync=at_once
+            SAMPLING, settings, store=folder / "s.sqlite", transport=models.transport, run_sync=at_once
         ) as bench:
             run = CorpusRun(bench, make_task(), FileSource(str(source)))
             await run.annotate(note={})
@@ -236,7 +238,7 @@ def test_what_cannot_work_is_said_before_anything_is_sent(changes: dict[str, Any
     models = Models(unsure_of_sevens)
 
     async def refused() -> None:
-        async with Engine(ENDPOINT, config(**changes), transport=models.transport, virtual_time=True) as engine:
+        async with Engine(SAMPLING, config(**changes), transport=models.transport, virtual_time=True) as engine:
             async for _ in engine.annotate(make_task(), make_records(3)):
                 pass
 
@@ -263,6 +265,14 @@ def test_the_first_one_s_key_and_headers_stay_with_its_host(monkeypatch: pytest.
     key = second("http://b/v1").api_key
     assert key is not None
     assert key.reveal() == "second-key"
+
+
+def test_the_first_one_s_key_does_not_leave_its_encryption() -> None:
+    """The same host without TLS is another place: whoever listens would read the key."""
+    first = Endpoint(base_url="https://a/v1", model="small", api_key=Secret("first-key"), headers={"X-Team": "secret"})
+    settings = config(escalation=Escalation(below=0.5, model="large", base_url="http://a/v1"))
+    second = second_model(first, "small", settings)[0]
+    assert (second.api_key, dict(second.headers)) == (None, {})
 
 
 def test_a_stop_of_the_second_model_stops_the_first(tmp_path: Path) -> None:
@@ -305,7 +315,7 @@ def test_live_records_go_to_the_second_model_too() -> None:
     models = Models(unsure_of_sevens)
 
     async def live() -> list[Any]:
-        async with Engine(ENDPOINT, config(), transport=models.transport, virtual_time=True) as engine:
+        async with Engine(SAMPLING, config(), transport=models.transport, virtual_time=True) as engine:
             return [await engine.submit(f"text number {number}", task=make_task()) for number in (6, 7)]
 
     six, seven = virtual_time.run(live)

@@ -92,6 +92,17 @@ def test_a_text_that_the_screen_knows_is_asked_alone(mode: NeighbourGuardMode, s
     assert any(f"{len(orders)} records speak to the model" in notice for notice in outcome.counters.notices)
 
 
+def test_a_record_is_counted_once_however_often_it_is_asked() -> None:
+    """With votes a record goes out several times; the notice is about records, not about asks."""
+    orders = range(0, 900, 3)
+    records = planted(900, orders, KNOWN)
+    transport = ScriptedTransport(answer_all(lambda text: stable_label(text, LABELS)))
+    config = msgspec.structs.replace(guarded("watch"), votes=3, votes_stop="never")
+    outcome = virtual_time.run(annotate_all, records, transport, config, virtual_time=True)
+    assert sum(len(request.inputs) for request in transport.requests) > 2 * len(records)
+    assert any(notice.startswith(f"{len(orders)} records speak") for notice in outcome.counters.notices)
+
+
 def test_a_corpus_full_of_such_texts_asks_them_together_and_apart_from_the_rest() -> None:
     """A corpus about prompts does not go one by one; no ordinary record is ever in a request with such a one."""
     records = planted(3_000, range(0, 3_000, 3), KNOWN)

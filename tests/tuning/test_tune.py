@@ -25,7 +25,7 @@ from engine.tuning.space import Space
 from engine.tuning.trial import Means, Trial
 from engine.tuning.tune import Aim, Search
 from engine.tuning.tune_document import Tuned
-from engine.vocabulary.config import Endpoint, Limits, Prices, RunConfig
+from engine.vocabulary.config import Endpoint, Limits, Prices, RunConfig, VotesStop
 from engine.vocabulary.errors import ConfigError, RunStopped
 from engine.vocabulary.task import Task
 
@@ -45,16 +45,18 @@ def make_gold(count: int) -> Gold:
 
 def search(
     folder: Path, endpoint: SimulatedEndpoint, *, gold: Gold, space: Space = SPACE, prices: Prices | None = None,
-    limits: Limits | None = None, transport: ScriptedTransport | None = None, **aim: Any,
+    limits: Limits | None = None, transport: ScriptedTransport | None = None, votes_stop: VotesStop = "decided",
+    task: Task | None = None, **aim: Any,
 ) -> Search:  # fmt: skip
     """A search that sends nothing yet."""
     folder.mkdir(exist_ok=True)
     means = Means(
         endpoint=Endpoint(base_url="http://simulated/v1", model="simulated"), model="simulated", is_embedded=False,
-        config=RunConfig(limits=limits or Limits(max_concurrency=8), prices=prices), folder=folder,
+        config=RunConfig(limits=limits or Limits(max_concurrency=8), prices=prices, votes_stop=votes_stop),
+        folder=folder,
     )  # fmt: skip
     return Search(
-        TASK, gold,
+        task or TASK, gold,
         Aim(space=space, rule=Rule(), metric=metric_of("accuracy", TASK), metric_name="accuracy", task_name="task.toml",
             gold_name="gold.jsonl", **aim),
         means, transport=transport or InProcessTransport(endpoint), virtual_time=True,
@@ -119,7 +121,7 @@ def test_replies_that_make_no_sense_are_counted_and_priced(tmp_path: Path) -> No
     tuned = ended(search(tmp_path, build_endpoint(SimulatorConfig(faults=CLIFF_AT_3)), gold=make_gold(60)))
     one, five = (next(row for row in tuned.rows if row.setting.batch_size == size) for size in (1, 5))
     assert one.malformed == 0
-    assert five.malformed >= 12
+    assert five.malformed >= 6  # of twelve batches, or fewer where ids, which are random, end one within three
     assert five.failed == 0
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 import zlib
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from engine.tuning.rate import Rate
 from engine.tuning.space import Space
 from engine.tuning.tune import Search
 from engine.tuning.tune_document import Tuned
+from engine.vocabulary.config import Prices
 from engine.vocabulary.errors import RunStopped
 
 SPACE = Space(batch_size=(1, 2, 5), form=("compact", "keyed"), examples=(0,))
@@ -114,6 +117,35 @@ def test_where_the_brake_stopped_every_setting_the_same_search_asks_anew(tmp_pat
     tuned = ended(search(tmp_path, mended, gold=make_gold(60)))
     assert mended.ledger.requests
     assert [row.broken for row in tuned.rows] == [None, None]
+
+
+def test_a_kill_says_nothing_of_what_a_setting_takes(tmp_path: Path) -> None:
+    """What was in flight may be billed: the budget counts it, and no record of the setting is dearer for it."""
+    gold = make_gold(100)
+    whole = ended(search(tmp_path / "whole", build_endpoint(SimulatorConfig()), gold=gold))
+    folder = tmp_path / "killed"
+    stopped = ended(search(folder, build_endpoint(SimulatorConfig()), gold=gold, budget_tokens=9_000))
+    assert stopped.stop_kind == "budget"
+    for store in folder.glob("*.sqlite"):
+        with closing(sqlite3.connect(store)) as db, db:
+            last = db.execute("SELECT max(id) FROM runs").fetchone()[0]
+            db.executemany(
+                "INSERT INTO calls (run_id, sent_at, latency_s, size, accepted, status, outcome, finish_reason, "
+                "input_tokens, cached_tokens, output_tokens, estimated, unconfirmed_input, unconfirmed_output) "
+                "VALUES (?, 0, 900, 5, 0, 0, 'killed', '', 0, 0, 0, 0, 40, 30)",
+                [(last,)] * 100,
+            )
+    made = search(folder, build_endpoint(SimulatorConfig()), gold=gold)
+    assert made.spent >= 14_000
+    priced = search(folder, build_endpoint(SimulatorConfig()), gold=gold, prices=Prices(input=1.0, output=4.0))
+    assert (priced._spent_usd() or 0) > 2 * (4_000 + 4 * 3_000) / 1e6
+    again = ended(made)
+    assert again.choice.setting == whole.choice.setting
+    for row, other in zip(again.rows, whole.rows, strict=True):
+        assert row.input_per_record == pytest.approx(other.input_per_record, rel=0.02)
+        assert row.cost_per_record == pytest.approx(other.cost_per_record, rel=0.02)
+        assert row.latency_s == pytest.approx(other.latency_s)
+    assert again.spent_tokens == pytest.approx(whole.spent_tokens + 14_000, abs=2_500)
 
 
 def test_half_a_line_of_the_journal_costs_no_other_line(tmp_path: Path) -> None:

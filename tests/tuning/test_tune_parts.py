@@ -16,6 +16,7 @@ from engine.tuning.gold import read_gold
 from engine.tuning.space import Setting, Space, chosen_examples, load_space, settings_of, task_of, varying
 from engine.tuning.tune import options_of
 from engine.tuning.tune_task import task_toml
+from engine.vocabulary.config import RunConfig
 from engine.vocabulary.errors import ConfigError, InputError
 from engine.vocabulary.task import Example, Field, FieldType, Task
 from engine.vocabulary.values import RawRecord
@@ -56,7 +57,7 @@ def test_dimensions_of_the_users_own(tmp_path: Path) -> None:
     assert len(made) == 8
     assert varying(made) == ["wording", "schema", "body.reasoning_effort"]
     assert task_of(made[-1], TASK, space).instructions == "Colour? Which colour?"
-    options = options_of(made[-1])
+    options = options_of(made[-1], RunConfig())
     assert json.loads(options[-1]) == {"reasoning_effort": "high", "response_format": {"type": "text"}}
 
 
@@ -68,6 +69,14 @@ def test_dimensions_of_the_users_own(tmp_path: Path) -> None:
         ("batch_size = [0]", "from 1 up"),
         ('wording = ["none"]', "there is no wording 'none'"),
         ("[body]\nmodel = ['a']", "use model = [...]"),
+        ("[body]\napi_key = ['sk-abcdefghijklmnop1234567890']", "looks like a key (api_key)"),
+        ("[body]\nextra = [{ auth = { token = 'abcdefgh12345' } }]", "looks like a key (token)"),
+        ("[body]\nuser = ['sk-abcdefghijklmnop1234567890']", "goes into ANNOTATE_API_KEY or --key-file"),
+        ("[body]\nlog_key = ['abcdefgh12345']", '--extra-body \'{"log_key":"env:VARIABLE"}\''),
+        ("[wordings]\nshort = ' '", "'wordings.short' is empty"),
+        ("[wordings]\nown = 'Colour?'", "give yours another name"),
+        ("[wordings]\nshort = 'Hi {instruction}'", "did you mean {instructions}?"),
+        ("[wordings]\nshort = 'Hi {labels}'", "{labels} stands for nothing here"),
         ("batch_size = [", "not valid TOML"),
         ("batch_size = [4, 1, 4]", "'batch_size' has 4 twice"),
         ('form = ["keyed", "keyed"]', "'form' has \"keyed\" twice"),

@@ -117,7 +117,8 @@ MISTAKES = {
     ),
     "an example with a table for a text": (
         HEAD + LABELS + 'input = ["a"]\nexamples = [{input = {a = "x"}, output = "red"}]',
-        "example 1: its input is a table; 'input' names one field, which is sent as a plain string",
+        "example 1: its input is a table, and 'input' of the task names one field, which is sent as a plain string; "
+        'write just the text: input = "..."',
     ),
     "a template without the format": (HEAD + LABELS + 'template = "{instructions}"', "key 'template' must contain {f"),
     "a template without instructions": (HEAD + LABELS + 'template = "{format}"', "key 'template' must contain {instr"),

@@ -54,17 +54,33 @@ def make_folder(folder: Path) -> None:
     """Make `folder`, and every one above it that is missing, for the owner only, whatever the umask; one that is there
     stays as it is. `mkdir(parents=True, mode=...)` gives the mode to the last of them only.
 
+    Each is synced in the one above it: else a loss of power may take it with all that was synced in it.
+
     :raises OSError: one cannot be made, or is a file.
     """
     for missing in reversed([folder, *folder.parents]):
         if not missing.is_dir():
             missing.mkdir(mode=0o700, exist_ok=True)
+            sync_folder(missing.parent)
 
 
 def sync_folder(folder: Path) -> None:
     """Make a rename itself durable, where folders can be synced."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def sync_if_there(file: Path) -> None:
+    """Put on the disk what others have written to a file.
+
+    :raises OSError: that fails.
+    """
+    with suppress(FileNotFoundError):
+        descriptor = os.open(file, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:

@@ -11,6 +11,7 @@ MOST_TOKENS = 100_000
 """Of a reply; no honest one comes near, and a hostile one is not to fill the memory."""
 
 _MOST_BYTES = 1 << 10  # of one token
+_MOST_LOGPROB = 0.2  # coarse numbers may lead a little above 0; more is no probability
 
 
 def read_tokens(logprobs: Any) -> tuple[Token, ...]:
@@ -28,7 +29,7 @@ def _token(entry: Any) -> Token | None:
     text, logprob, raw = entry.get("token"), entry.get("logprob"), entry.get("bytes")
     if not isinstance(text, str) or isinstance(logprob, bool) or not isinstance(logprob, int | float):
         return None
-    if not math.isfinite(logprob) or len(text) > _MOST_BYTES:
+    if not math.isfinite(logprob) or logprob > _MOST_LOGPROB or len(text) > _MOST_BYTES:
         return None
     return Token(content=_bytes(raw) or text.encode(errors="replace"), logprob=min(0.0, float(logprob)))
 

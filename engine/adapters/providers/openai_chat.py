@@ -25,6 +25,7 @@ from engine.adapters.providers.classify import (
     one_line,
 )
 from engine.adapters.providers.document import read_json
+from engine.adapters.providers.efforts import refused_effort
 from engine.adapters.providers.logprobs import read_tokens
 from engine.adapters.providers.quota import read_quotas
 from engine.adapters.providers.redaction import redaction_of
@@ -32,7 +33,7 @@ from engine.adapters.providers.usage import read_usage
 from engine.vocabulary.config import Endpoint
 from engine.vocabulary.errors import ConfigError
 from engine.vocabulary.ports import HttpReply, Transport
-from engine.vocabulary.secrets import shown_address
+from engine.vocabulary.secrets import revealed, shown_address
 from engine.vocabulary.values import Completion, Fault, FaultKind, Usage
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -166,6 +167,13 @@ class OpenAIChat:
         """What the endpoint is known, or still believed, to take."""
         return self._known.capabilities
 
+    @property
+    def temperature(self) -> float | None:
+        """The temperature that is asked for; None where the endpoint's own counts, which nobody knows."""
+        own = self._endpoint.temperature if self._known.capabilities.temperature else None
+        asked: object = self._endpoint.extra_body.get("temperature", own)
+        return float(asked) if isinstance(asked, int | float) and not isinstance(asked, bool) else None
+
     async def complete(self, *, user: str, max_output_tokens: int, items: int = 0) -> Completion | Fault:
         """See `engine.vocabulary.ports.Provider`."""
         sent_with = self._known.capabilities
@@ -246,8 +254,9 @@ class OpenAIChat:
         effort = self._endpoint.reasoning_effort
         if effort is None:
             return msgspec.structs.replace(fault, kind=FaultKind.REJECTED, parameter=None)
-        message = f"{fault.message}; --reasoning-effort {effort} is not taken here: give another, or leave it out"
-        return msgspec.structs.replace(fault, kind=FaultKind.MODEL, parameter=None, message=message)
+        return msgspec.structs.replace(
+            fault, kind=FaultKind.MODEL, parameter=None, message=refused_effort(effort, fault.message)
+        )
 
     def _doubting(self, fault: Fault, sent_with: Capabilities) -> Fault:
         """An unexplained refusal before anything worked: of the format, or of the content?
@@ -331,7 +340,8 @@ def _headers(endpoint: Endpoint) -> dict[str, str]:
     if endpoint.api_key is not None:
         headers["Authorization"] = f"Bearer {endpoint.api_key.reveal()}"
     given = {name.lower() for name in endpoint.headers}
-    headers = {name: value for name, value in headers.items() if name.lower() not in given} | dict(endpoint.headers)
+    headers = {name: value for name, value in headers.items() if name.lower() not in given}
+    headers |= {name: revealed(value) for name, value in endpoint.headers.items()}
     for name, value in headers.items():
         if not _HEADER_NAME.fullmatch(name) or not value.isprintable():
             raise ConfigError(f"header {name!r}, or the key in it, holds a character that no header may hold")

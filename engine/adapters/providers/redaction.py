@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from engine.adapters.providers.fragments import Fragments
 from engine.vocabulary.config import Endpoint
-from engine.vocabulary.secrets import HIDDEN, names_secret
+from engine.vocabulary.secrets import HIDDEN, Secret, names_secret
 
 _LEAST = 6
 """Characters: what is shorter ("EMPTY", "none") is a placeholder, and a word that errors are written with."""
@@ -45,6 +45,7 @@ class Redaction:
         disguises = [form for secret in known if len(secret) >= _LEAST_DISGUISED for form in _disguises(secret)]
         self._disguised = [re.compile(form) for form in disguises]
         self._disguised_bytes = [re.compile(form.encode()) for form in disguises]
+        self._disguised_in_answers = [re.compile(form) for secret in self._in_answers for form in _disguises(secret)]
         self._pieces = Fragments(self._in_answers, least=_LEAST_PIECE)
         self._pieces_in_answers = Fragments(self._in_answers, least=_LEAST_IN_ANSWERS, in_answers=True)
 
@@ -68,6 +69,8 @@ class Redaction:
         """A model's words, without those that are long enough to be no words."""
         for secret in self._in_answers:
             text = text.replace(secret, HIDDEN)
+        for disguise in self._disguised_in_answers:
+            text = disguise.sub(HIDDEN, text)
         return self._pieces_in_answers.hide(text)
 
 
@@ -77,6 +80,7 @@ def redaction_of(endpoint: Endpoint, headers: Mapping[str, str]) -> Redaction:
     for name, value in headers.items():
         if names_secret(name):
             secrets.append(_SCHEMES.sub("", value, count=1))
+    secrets += [value.reveal() for value in endpoint.headers.values() if isinstance(value, Secret)]
     parts = urlsplit(endpoint.base_url)
     secrets.append(unquote(parts.password or ""))
     secrets += [value for name, value in parse_qsl(parts.query) if names_secret(name)]

@@ -9,6 +9,7 @@ beside is brought to that. Figures that cannot be true are not believed.
 | DeepSeek | `prompt_cache_hit_tokens` | the same details; the text in `reasoning_content` |
 | Gemini, xAI | as OpenAI | beside the output; `total_tokens` has it |
 | proxies to Anthropic | `cache_read_input_tokens`, beside the input or inside it | `reasoning_content`, without a count |
+| the same, and OpenRouter, LiteLLM | written: `cache_creation_input_tokens`; `prompt_tokens_details.cache_write_tokens`, `.cache_creation_tokens` | |
 | Together, some vLLM | `cached_tokens` | `reasoning` or `reasoning_content`, without a count |
 """  # noqa: E501 - a table
 
@@ -53,7 +54,19 @@ def read_usage(usage: Any, *, most: Usage | None = None, message: Any = None) ->
         output_tokens=output,
         cached_tokens=min(cached, prompt),
         reasoning_tokens=min(reasoning, output),
+        written_tokens=min(_written(usage), prompt - min(cached, prompt)),
     )
+
+
+def _written(usage: dict[str, Any]) -> int:
+    """Input tokens that were written into the provider's cache; 0 where it says nothing of them."""
+    details = usage.get("prompt_tokens_details")
+    found = (
+        _counted(usage, "cache_creation_input_tokens"),
+        _counted(details, "cache_write_tokens"),
+        _counted(details, "cache_creation_tokens"),
+    )
+    return next((count for count in found if count), 0)
 
 
 def _cached(usage: dict[str, Any], prompt: int, output: int) -> tuple[int, int]:

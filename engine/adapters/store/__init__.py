@@ -19,7 +19,7 @@ from engine.adapters.store.rows import (
 from engine.adapters.store.run_store import RunStore
 from engine.adapters.store.salvage import Saved, salvage
 from engine.adapters.store.schema import APPLICATION_ID, VERSION
-from engine.adapters.store.translate import NotByRun
+from engine.adapters.store.translate import Broken, NotByRun
 
 __all__ = [
     "ANSWER_COLUMNS",
@@ -28,6 +28,7 @@ __all__ = [
     "VERSION",
     "AnswerRow",
     "BallotRow",
+    "Broken",
     "CallRow",
     "Duplicate",
     "Found",

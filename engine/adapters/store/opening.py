@@ -13,6 +13,7 @@ from engine.adapters.files.atomic import sync_folder
 from engine.adapters.store.holder import hold
 from engine.adapters.store.in_flight import InFlightFile, left_over
 from engine.adapters.store.rows import INSERT_KILLED, CallRow, call_values
+from engine.adapters.store.run_rows import SEALED_OF_RUN, check_runs
 from engine.adapters.store.run_store import RunStore
 from engine.adapters.store.schema import bring_up_to_date, check_readable, check_whole, create
 from engine.adapters.store.translate import damaged, translated
@@ -40,6 +41,7 @@ def open_store(path: str | os.PathLike[str]) -> RunStore:
             opened.callback(db.close)
             bring_up_to_date(db, named)
             check_whole(db, named)
+            check_runs(db.execute(f"SELECT {SEALED_OF_RUN} FROM runs"), named)
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
             # We hold the lock, so a run without an end is one that was killed.
@@ -111,14 +113,18 @@ def _create(file: Path) -> None:
     """Make an empty store under another name, and give it its own when it is whole and on disk.
 
     We hold the lock, so what stands under the other name was left by a process that was killed.
+
+    It is in WAL mode before it has its name: the switch is a transaction with a rollback journal, whose removal no sync
+    follows, and one that a loss of power brings back beside the store is in the way of whoever only reads.
     """
     new = Path(f"{file}.new")
-    for left in (new, Path(f"{new}-journal")):
-        left.unlink(missing_ok=True)
+    for left in ("", "-journal", "-wal", "-shm"):
+        Path(f"{new}{left}").unlink(missing_ok=True)
     os.close(os.open(new, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600))
     with contextlib.closing(_connect(new)) as db:
         db.execute("PRAGMA synchronous = FULL")
         create(db)
+        db.execute("PRAGMA journal_mode = WAL")
     Path(f"{file}-shm").unlink(missing_ok=True)
     os.replace(new, file)  # noqa: PTH105 - as in files/atomic: a test can make it fail
     sync_folder(file.parent)

@@ -10,6 +10,7 @@ import msgspec
 from engine.adapters.store.seals import seal
 from engine.adapters.store.translate import Damaged
 from engine.vocabulary.task import Task
+from engine.vocabulary.values import RecordError
 
 RAW_LIMIT = 64_000
 """Characters of the raw reply of a failed call that are kept."""
@@ -24,6 +25,7 @@ class CallRow(msgspec.Struct, frozen=True, kw_only=True):
         `unconfirmed_output` is the most that it may have put out. In no other count.
     :ivar purpose: ``ask`` for a label.
     :ivar reasoning_tokens: of `output_tokens`, those that the model thought with.
+    :ivar written_tokens: of `input_tokens`, those that were written into the provider's cache.
     """
 
     id: int
@@ -44,6 +46,7 @@ class CallRow(msgspec.Struct, frozen=True, kw_only=True):
     unconfirmed_output: int = 0
     purpose: str = "ask"
     reasoning_tokens: int = 0
+    written_tokens: int = 0
 
 
 class AnswerRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,9 +79,11 @@ class AnswerRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BallotRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One answer to a record that is asked several times and has not ended: `output` as JSON text.
+    """One answer to a record that has not ended, since it is asked several times, or since the answer is not whole:
+    `output` as JSON text.
 
-    :ivar round: from 1; a record has one answer in each.
+    :ivar round: from 1; a record has one answer in each. Of the round n that is under way, -n: `output` is then an
+        object with those of its variables that are valid so far.
     :ivar calls: that asked for it until then, in all rounds.
     """
 
@@ -96,7 +101,7 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens that calls took. `cached_tokens` are part of `input_tokens`; unconfirmed ones are in neither.
 
     :ivar unconfirmed_input: of calls that brought no reply and may be billed, as is `unconfirmed_output`, at the most.
-    :ivar reasoning_tokens: of `output_tokens`.
+    :ivar reasoning_tokens: of `output_tokens`; `written_tokens` of `input_tokens`, into the provider's cache.
     """
 
     input_tokens: int = 0
@@ -105,6 +110,7 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
     unconfirmed_input: int = 0
     unconfirmed_output: int = 0
     reasoning_tokens: int = 0
+    written_tokens: int = 0
 
 
 class InputRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,17 +145,51 @@ class OutputRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SecondRun(msgspec.Struct, frozen=True, kw_only=True):
-    """The part of a run that a second model had: records whose answer had a confidence under `below`."""
+    """The part of a run that a second model had.
+
+    :ivar below: it had records whose answer had a confidence under this; None: none.
+    :ivar failures: and those that failed so.
+    """
 
     settings_id: int
-    below: float
+    below: float | None
+    failures: tuple[str, ...] = ()
     first_model: str
     model: str
 
     def chosen(self, first: AnswerRow, second: AnswerRow | None) -> tuple[AnswerRow, str]:
-        """The answer that counts, and whose it is."""
-        unsure = first.ok and first.confidence is not None and first.confidence < self.below
-        return (second, self.model) if unsure and second is not None and second.ok else (first, self.first_model)
+        """The answer that counts, and whose it is; where both failed, the first one's failure with both reasons."""
+        if second is None or not self._had(first):
+            return first, self.first_model
+        if second.ok:
+            return second, self.model
+        return (first if first.ok else _beside(first, second, self.model)), self.first_model
+
+    def _had(self, first: AnswerRow) -> bool:
+        if not first.ok:
+            return first.error_kind in self.failures
+        return self.below is not None and first.confidence is not None and first.confidence < self.below
+
+
+def _beside(first: AnswerRow, second: AnswerRow, model: str) -> AnswerRow:
+    one, other = (
+        RecordError(kind=row.error_kind or "failed", message=row.error_message or "") for row in (first, second)
+    )
+    return msgspec.structs.replace(first, error_message=one.beside(other, model).message)
+
+
+class _SecondNote(msgspec.Struct, frozen=True):
+    """Of the note of a second model's part: kinds of failure of the first model that it was asked about."""
+
+    failures: tuple[str, ...] = ()
+
+
+def noted_failures(note: str) -> tuple[str, ...]:
+    """What the note of a second model's part says of failures; nothing where it cannot be read."""
+    try:
+        return msgspec.json.decode(note, type=_SecondNote).failures
+    except (msgspec.MsgspecError, UnicodeError):
+        return ()
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -175,7 +215,7 @@ BALLOT_COLUMNS = "settings_id, key, digest, round, output, calls, batch_size, fo
 INPUT_COLUMNS = "position, line, id, key, digest, error, seal"
 
 
-INSERT_CALL = f"INSERT INTO calls VALUES ({', '.join('?' * 19)})"
+INSERT_CALL = f"INSERT INTO calls VALUES ({', '.join('?' * 20)})"
 INSERT_KILLED = INSERT_CALL.replace("INSERT INTO", "INSERT OR IGNORE INTO")
 """A request that was in flight at a crash; one whose outcome was stored is known better."""
 
@@ -201,7 +241,7 @@ def call_values(run_id: int, call: CallRow) -> tuple[Any, ...]:
         call.id, run_id, call.sent_at, call.latency_s, call.size, call.accepted, call.status, call.outcome,
         call.finish_reason, call.input_tokens, call.cached_tokens, call.output_tokens, int(call.estimated),
         call.message and _whole(call.message), raw, call.unconfirmed_input, call.unconfirmed_output, call.purpose,
-        call.reasoning_tokens,
+        call.reasoning_tokens, call.written_tokens,
     )  # fmt: skip
 
 

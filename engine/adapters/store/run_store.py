@@ -10,10 +10,11 @@ import contextlib
 import shlex
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from engine.adapters.files.atomic import sync_if_there
 from engine.adapters.store.holder import Hold
 from engine.adapters.store.in_flight import InFlightFile, SentRow
 from engine.adapters.store.rows import (
@@ -36,10 +37,22 @@ from engine.adapters.store.rows import (
     ballot_values,
     call_values,
     input_values,
-    is_readable_task,
+    noted_failures,
     read_answer,
     read_ballot,
     read_input,
+)
+from engine.adapters.store.run_rows import (
+    SEALED_OF_RUN,
+    SEALED_OF_SETTINGS,
+    SecondPart,
+    check_runs,
+    check_same,
+    check_settings,
+    complete_list,
+    insert_run,
+    insert_settings,
+    known_settings,
 )
 from engine.adapters.store.schema import check_whole
 from engine.adapters.store.translate import Conflict, Damaged, NotByRun, translated
@@ -99,42 +112,38 @@ class RunStore:
         :raises StoreError: when the store belongs to another task or model and a change was not asked for.
         """
         with self._transaction() as db:
-            row = db.execute(
-                f"SELECT id, {_ANSWERED}, task FROM settings s WHERE task_key = ? AND model = ?", (task_key, model)
-            ).fetchone()
-            row = row or _under_a_damaged_key(db, task_key, model, task)
-            # A run that answered nothing (a wrong key, a typo) binds nobody.
-            others = db.execute(f"SELECT task_key, model FROM settings s WHERE {_ANSWERED}").fetchall()
-            if others and not allow_change and not (row and row[1]):
-                raise StoreError(_changed(self.path, others, task_key, model))
-            if row:
-                if not is_readable_task(row[2]):  # it is known again by its key, and what it says is known here
-                    db.execute("UPDATE settings SET task = ? WHERE id = ?", (task, row[0]))
-                return int(row[0])
-            cursor = db.execute(
-                "INSERT INTO settings (task_key, model, task) VALUES (?, ?, ?)", (task_key, model, task)
-            )
-            return int(cursor.lastrowid or 0)
+            known = known_settings(db, self.path, task_key=task_key, model=model, task=task)
+            if not allow_change:
+                check_same(db, self.path, known, task_key=task_key, model=model)
+            return known or insert_settings(db, task_key=task_key, model=model, task=task)
 
     def begin_run(
         self, *, settings_id: int, started_at: float, config: str, first_run: int | None = None,
-        below: float | None = None,
+        below: float | None = None, second: SecondPart | None = None,
     ) -> int:  # fmt: skip
         """Note a new run.
 
         :param first_run: the run whose answers with a confidence under `below` this one gives anew.
+        :param second: what a second model is to have of it: noted with it, under the next number, or an export between
+            would not know of it.
         """
         with self._transaction() as db:
-            cursor = db.execute(
-                "INSERT INTO runs (settings_id, started_at, config, first_run, below) VALUES (?, ?, ?, ?, ?)",
-                (settings_id, started_at, config, first_run, below),
+            run_id = insert_run(
+                db, settings_id=settings_id, started_at=started_at, config=config, first_run=first_run, below=below
             )
-            return int(cursor.lastrowid or 0)
+            if second is not None:
+                insert_run(
+                    db, settings_id=second.settings_id, started_at=started_at, config=second.config, first_run=run_id,
+                    below=second.below,
+                )  # fmt: skip
+            return run_id
 
-    def drop_ended_inputs(self) -> None:
-        """Drop the lists of inputs of runs that have ended; call it when a newer one is complete."""
+    def complete_inputs(self, run_id: int) -> None:
+        """A run's list of inputs is complete: drop those of runs before it that have ended, in the same transaction."""
         with self._transaction() as db:
-            db.execute("DELETE FROM inputs WHERE run_id IN (SELECT id FROM runs WHERE status IS NOT NULL)")
+            complete_list(db, run_id)
+            ended = "SELECT id FROM runs WHERE status IS NOT NULL AND id < ?"
+            db.execute(f"DELETE FROM inputs WHERE run_id IN ({ended})", (run_id,))
 
     def forget_run(self, run_id: int) -> None:
         """Take back a run whose input turned out to be unusable, before anything was asked."""
@@ -145,7 +154,8 @@ class RunStore:
     def end_run(self, run_id: int, *, ended_at: float, status: str) -> None:
         """Note how a run ended."""
         with self._transaction() as db:
-            db.execute("UPDATE runs SET ended_at = ?, status = ? WHERE id = ?", (ended_at, status, run_id))
+            of_it = "id = ?3 OR first_run = ?3 AND status IS NULL"  # a second model's part that never began
+            db.execute(f"UPDATE runs SET ended_at = ?1, status = ?2 WHERE {of_it}", (ended_at, status, run_id))
 
     def next_call_id(self) -> int:
         """The number after the highest call stored."""
@@ -338,24 +348,48 @@ class RunStore:
 
     def second_run(self, run_id: int) -> SecondRun | None:
         """What a second model had of a run; None where none was asked."""
+        self.check_runs()
         rows = self.query(
-            "SELECT b.settings_id, b.below, s.model, t.model FROM runs b JOIN runs a ON a.id = b.first_run "
+            "SELECT b.settings_id, b.below, b.config, s.model, t.model, s.id FROM runs b "
+            "JOIN runs a ON a.id = b.first_run "
             "JOIN settings s ON s.id = a.settings_id JOIN settings t ON t.id = b.settings_id "
             "WHERE b.first_run = ? ORDER BY b.id DESC LIMIT 1",
             (run_id,),
         )
         if not rows:
             return None
-        settings_id, below, first_model, model = rows[0]
-        return SecondRun(settings_id=settings_id, below=below, first_model=first_model, model=model)
+        settings_id, below, note, first_model, model, first_settings = rows[0]
+        self.check_settings(first_settings, settings_id)
+        return SecondRun(
+            settings_id=settings_id, below=below, failures=noted_failures(note), first_model=first_model, model=model
+        )
 
     def check_whole(self) -> None:
         """Look whether every page of the file is where it should be; half a second for a million records.
 
+        Call it before rows are given out: what a killed process left in the log, and the disk may lack, is synced.
+
         :raises StoreError: not so.
         """
         with self._guard, translated(self.path):
+            if self._hold is None and self.path is not None:  # else a commit of ours has done it
+                sync_if_there(Path(f"{self.path.resolve()}-wal"))
             check_whole(self._db, self.path)
+
+    def check_runs(self) -> None:
+        """Look at the seal of every run: which of them has a list of inputs, and which a second model's part.
+
+        :raises StoreError: one is not what was written.
+        """
+        check_runs(self.query(f"SELECT {SEALED_OF_RUN} FROM runs"), self.path)
+
+    def check_settings(self, *ids: int) -> None:
+        """Look at the seals of these settings.
+
+        :raises StoreError: one is not what was written.
+        """
+        sql = f"SELECT {SEALED_OF_SETTINGS} FROM settings WHERE id IN ({_marks(ids)})"
+        check_settings(self.query(sql, ids), self.path)
 
     def check_answers(self) -> None:
         """Look at the seal of every answer, whichever record it says that it belongs to.
@@ -387,23 +421,7 @@ def _removed(gone: Path, store: Path, log: Path) -> str:
     )
 
 
-_ANSWERED = "EXISTS (SELECT 1 FROM answers a WHERE a.settings_id = s.id)"
 _INSERT_INPUT = "INSERT INTO inputs VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-
-
-def _under_a_damaged_key(db: sqlite3.Connection, task_key: str, model: str, task: str) -> Any:
-    """The row of this very task, word for word, under a key that is not its own: the key is put right.
-
-    Keys are no part of a seal. Unmended, it would be another task's: refused, or paid for once more.
-    """
-    if not is_readable_task(task):
-        return None
-    row = db.execute(
-        f"SELECT id, {_ANSWERED}, task FROM settings s WHERE task = ? AND model = ?", (task, model)
-    ).fetchone()
-    if row:
-        db.execute("UPDATE settings SET task_key = ? WHERE id = ?", (task_key, row[0]))
-    return row
 
 
 def _note_duplicate(db: sqlite3.Connection, run_id: int, row: InputRow) -> Duplicate:
@@ -422,12 +440,3 @@ def _of(table: str, columns: str) -> list[str]:
 
 def _marks(values: Sequence[Any]) -> str:
     return ", ".join("?" * len(values))
-
-
-def _changed(path: Path | None, others: Iterable[tuple[str, str]], task_key: str, model: str) -> str:
-    models = sorted({other_model for other_key, other_model in others if other_key == task_key})
-    what = f"model {models[0]!r}, not {model!r}" if models else "another task"
-    return (
-        f"{path} holds answers of {what}. Use another store (--output or --store); or allow_change (--allow-change), "
-        "to keep both in this store and go on with the new one"
-    )

@@ -9,16 +9,17 @@ from engine.adapters.store.seals import seal
 from engine.adapters.store.translate import NOT_OURS, damaged
 from engine.vocabulary.errors import StoreError
 
-VERSION = 4
+VERSION = 5
 APPLICATION_ID = 0x616E6E6F  # "anno"
 
 _SCHEMA = """
 CREATE TABLE settings (
     id INTEGER PRIMARY KEY, task_key TEXT NOT NULL, model TEXT NOT NULL, task TEXT NOT NULL,
-    UNIQUE (task_key, model));
+    seal INTEGER NOT NULL DEFAULT 0, UNIQUE (task_key, model));
+-- `inputs`: how many records its list of inputs has; none before that is complete.
 CREATE TABLE runs (
     id INTEGER PRIMARY KEY, settings_id INTEGER NOT NULL, started_at REAL NOT NULL, ended_at REAL, status TEXT,
-    config TEXT NOT NULL, first_run INTEGER, below REAL);
+    config TEXT NOT NULL, first_run INTEGER, below REAL, inputs INTEGER, seal INTEGER NOT NULL DEFAULT 0);
 -- What the newest run's input holds, in order: duplicates are found, outputs ordered and exports made from it.
 CREATE TABLE inputs (
     run_id INTEGER NOT NULL, position INTEGER NOT NULL, line INTEGER NOT NULL, id TEXT NOT NULL, key TEXT,
@@ -38,16 +39,20 @@ CREATE TABLE calls (
     finish_reason TEXT NOT NULL, input_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL,
     output_tokens INTEGER NOT NULL, estimated INTEGER NOT NULL, message TEXT, raw TEXT,
     unconfirmed_input INTEGER NOT NULL DEFAULT 0, unconfirmed_output INTEGER NOT NULL DEFAULT 0,
-    purpose TEXT NOT NULL DEFAULT 'ask', reasoning_tokens INTEGER NOT NULL DEFAULT 0);
+    purpose TEXT NOT NULL DEFAULT 'ask', reasoning_tokens INTEGER NOT NULL DEFAULT 0,
+    written_tokens INTEGER NOT NULL DEFAULT 0);
 """
 _BALLOTS = """
--- Answers of records that are asked several times and have not ended: paid for, so they outlive the process.
+-- Answers of records that have not ended, asked several times or answered in part: paid for, so they outlive the
+-- process. From format 5 on a round below 0 is of an answer in part, which older programs would take for a whole one.
 CREATE TABLE ballots (
     settings_id INTEGER NOT NULL, key TEXT NOT NULL, digest BLOB NOT NULL, round INTEGER NOT NULL, output TEXT NOT NULL,
     calls TEXT NOT NULL, batch_size INTEGER NOT NULL, form TEXT NOT NULL, confidence REAL, seal INTEGER NOT NULL,
     PRIMARY KEY (settings_id, key, digest, round)) WITHOUT ROWID;
 """
 
+
+_OF_EVERY_FORMAT = {"settings", "runs", "inputs", "answers", "calls"}
 
 _UPGRADES = {
     1: """
@@ -70,6 +75,19 @@ ALTER TABLE answers ADD COLUMN confidence REAL;
 ALTER TABLE answers ADD COLUMN votes INTEGER NOT NULL DEFAULT 1;
 ALTER TABLE calls ADD COLUMN reasoning_tokens INTEGER NOT NULL DEFAULT 0;
 {_BALLOTS}
+""",
+    # Of a run that was killed it is not known whether its list was complete; a list before it is, as it was dropped
+    # when the next one was complete. Positions have no gaps.
+    4: """
+ALTER TABLE calls ADD COLUMN written_tokens INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE settings ADD COLUMN seal INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE runs ADD COLUMN inputs INTEGER;
+ALTER TABLE runs ADD COLUMN seal INTEGER NOT NULL DEFAULT 0;
+UPDATE runs SET inputs = (SELECT max(position) + 1 FROM inputs WHERE run_id = runs.id)
+    WHERE coalesce(status, 'killed') <> 'killed' OR id = (SELECT min(run_id) FROM inputs);
+UPDATE settings SET seal = seal_of(id, task_key, model, task);
+UPDATE runs SET seal = seal_of(id, settings_id, first_run, below, inputs,
+    CASE WHEN first_run IS NULL THEN NULL ELSE config END);
 """,
 }
 """Version -> what makes the next one of it."""
@@ -107,6 +125,8 @@ def check_whole(db: sqlite3.Connection, file: Path | None) -> None:
 def check(db: sqlite3.Connection, file: Path) -> None:
     """:raises StoreError: the file is no run store, or one of a newer version."""
     if db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+        if {name for (name,) in db.execute("SELECT name FROM sqlite_master")} >= _OF_EVERY_FORMAT:
+            raise damaged(file, "it does not say that it is a run store, and has the tables of one")
         raise StoreError(f"{file} is {NOT_OURS}")
     if _version(db) > VERSION:
         raise StoreError(

@@ -44,6 +44,13 @@ _BY_ERRNO = {
 }
 
 
+_OF_SCHEMA = (
+    "no such column", "no such table", "no such index", "has no column named", "duplicate column name",
+    "malformed database schema", "unsupported file format", "must use the same text encoding",
+)  # fmt: skip
+"""What SQLite says where names, or the format, in the first page are not what was written."""
+
+
 class Conflict(StoreError):
     """A row is there already."""
 
@@ -59,9 +66,10 @@ class NotByRun(StoreError):
 class Broken(Damaged, NotByRun):
     """The file as a whole is not what was written: a copy, or `annotate salvage`."""
 
-    def __init__(self, what: str, message: str) -> None:
+    def __init__(self, what: str, message: str, path: Path | None) -> None:
         super().__init__(message)
         self.what = what
+        self.path = path
 
 
 @contextlib.contextmanager
@@ -83,14 +91,20 @@ def damaged(path: Path | None, what: str) -> Broken:
         what,
         f"the run store {path or '(temporary)'} is damaged ({what}); it was left as it is. Put a copy of it back, or "
         f"save what can be read of it: annotate salvage {shlex.quote(str(path))} NEW, and then go on with --store NEW",
+        path,
     )
+
+
+def _is_of_schema(error: Exception) -> bool:
+    """Whether it says that the tables are not those that we made. Every name that we ask for is one of theirs."""
+    return isinstance(error, sqlite3.OperationalError) and any(words in str(error) for words in _OF_SCHEMA)
 
 
 def _told(path: Path | None, error: sqlite3.DatabaseError | OSError) -> StoreError:
     primary = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
     if primary == sqlite3.SQLITE_NOTADB:
-        return StoreError(f"{path} is {NOT_OURS}")
-    if primary == sqlite3.SQLITE_CORRUPT or "Could not decode" in str(error):
+        return NotByRun(f"{path} is {NOT_OURS}. If it was one: annotate salvage {shlex.quote(str(path))} NEW")
+    if primary == sqlite3.SQLITE_CORRUPT or "Could not decode" in str(error) or _is_of_schema(error):
         return damaged(path, str(error))
     if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_IOERR_SHMSIZE:  # the file for readers found no room
         primary = sqlite3.SQLITE_FULL

@@ -52,8 +52,8 @@ def tokens_plot(report: Report) -> Plot | LeftOut:
     return Plot(
         title=TOKENS,
         heading=heading,
-        note="Wasted: attempts that gave no accepted answer. Cached is the endpoint's count, static our own, as far as "
-        "it was not cached.",
+        note="Wasted: attempts that gave no accepted answer. Cached is the endpoint's count, static our own in "
+        "its tokens, as far as it was not cached.",
         draw=draw,
         heights=(190,),
     )

@@ -9,7 +9,6 @@ from engine.report.html import template
 from engine.tuning import tune_sentences as sentences
 from engine.tuning.page.tune_front import front_plot
 from engine.tuning.page.written import write_both
-from engine.tuning.space import value_of
 from engine.tuning.tune_document import Tuned
 
 
@@ -21,7 +20,8 @@ def render(tuned: Tuned) -> str:
         why=[together(line) for line in sentences.why(tuned)],
         spending=sentences.spending(tuned),
         dimensions=tuned.dimensions or ["batch_size"],
-        value_of=value_of,
+        cell=sentences.cell,
+        ended_by=sentences.ended_by,
         variable=sentences.variable,
         gallery=gallery_of([front_plot(tuned)]),
         priced=any(row.usd_per_1000 is not None for row in tuned.rows),

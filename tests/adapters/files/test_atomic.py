@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from engine.adapters.files.atomic import replacing
+from engine.adapters.files.atomic import make_folder, replacing
 from faulty_disk import FaultyDisk
 
 WRITE = """
 import sys
 from pathlib import Path
-from engine.adapters.files.atomic import replacing
+from engine.adapters.files.atomic import make_folder, replacing
 with replacing(Path(sys.argv[1])) as stream:
     stream.write(b"half")
     stream.flush()
@@ -75,3 +76,13 @@ def test_the_order_of_its_steps(tmp_path: Path) -> None:
     with disk.at_work(), replacing(tmp_path / "out.jsonl") as stream:
         stream.write(b"new")
     assert disk.steps == ["open .tmp", "write", "fsync", "replace .tmp", "fsync"]
+
+
+def test_a_folder_that_is_made_is_synced_in_the_one_above(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or what is synced in it later, a run store for one, goes with it when the power goes."""
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+    make_folder(tmp_path / "a" / "b")
+    assert synced == [tmp_path.stat().st_ino, (tmp_path / "a").stat().st_ino]
+    make_folder(tmp_path / "a" / "b")
+    assert len(synced) == 2

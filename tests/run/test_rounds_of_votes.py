@@ -22,7 +22,7 @@ from engine.testing.scripted import Outcome, RecordedRequest, ScriptedReply, Scr
 from engine.vocabulary.config import Limits, RunConfig
 from engine.vocabulary.errors import ConfigError
 from engine.vocabulary.task import Field, FieldType, Task
-from tests.support import ENDPOINT, LABELS, annotate_all, make_config, make_records, make_task
+from tests.support import LABELS, SAMPLING, annotate_all, make_config, make_records, make_task
 
 Say = Callable[[str, int], Any]
 """From a text and how often it was asked before to an output; None for no result at all."""
@@ -31,7 +31,9 @@ Say = Callable[[str, int], Any]
 class Model:
     """An endpoint whose answers a test decides, by text and by how often it was asked."""
 
-    def __init__(self, say: Say, *, dies_after: int | None = None) -> None:
+    def __init__(self, say: Say, *, dies_after: int | None = None, tokens_each: int = 0) -> None:
+        """:param tokens_each: input tokens of each record, beside 100 of each request, as it says itself."""
+        self._tokens_each = tokens_each
         self.asked: Counter[str] = Counter()
         self.transport = ScriptedTransport(self._reply)
         self._say = say
@@ -45,7 +47,8 @@ class Model:
             output = self._say(item["input"], self.asked[item["input"]])
             self.asked[item["input"]] += 1
             results += [] if output is None else [{"id": item["id"], "output": output}]
-        return chat_reply(json.dumps({"results": results}))
+        tokens = 100 + self._tokens_each * len(request.items)
+        return chat_reply(json.dumps({"results": results}), prompt_tokens=tokens)
 
     def rounds(self, number: int) -> list[list[str]]:
         """The texts of each request whose texts had been asked so often before."""
@@ -67,8 +70,10 @@ def voting(votes: int, batch_size: int = 8, **changes: Any) -> RunConfig:
     return msgspec.structs.replace(make_config(batch_size, concurrency=1), votes=votes, **changes)
 
 
-def run(model: Model, count: int, config: RunConfig, **engine: Any) -> Any:
-    return virtual_time.run(annotate_all, make_records(count), model.transport, config, virtual_time=True, **engine)
+def run(model: Model, count: int, config: RunConfig, *, records: Any = None, **engine: Any) -> Any:
+    """These models change their minds about the very same question, as they may above temperature 0."""
+    given = {"endpoint": SAMPLING, "virtual_time": True} | engine
+    return virtual_time.run(annotate_all, records or make_records(count), model.transport, config, **given)
 
 
 def test_only_records_that_are_not_settled_are_asked_again() -> None:
@@ -137,7 +142,7 @@ def test_identical_inputs_share_the_votes() -> None:
     """They are asked once a round, and each has the answer and its confidence."""
     model = Model(lambda text, times: ["red", "green", "red"][times])
     records = [{"id": f"r{number}", "text": "the same"} for number in range(5)]
-    outcome = virtual_time.run(annotate_all, records, model.transport, voting(3), virtual_time=True)
+    outcome = run(model, 5, voting(3), records=records)
     assert model.asked == {"the same": 3}
     assert {(result.output, result.confidence, result.votes) for result in outcome.results} == {("red", 2 / 3, 3)}
     assert len(outcome.results) == 5
@@ -186,9 +191,7 @@ def test_twins_of_a_record_whose_votes_suffice_are_not_asked(tmp_path: Path) -> 
     run(first, 4, voting(3, batch_size=4), store=store)
     again = Model(lambda text, times: "red")
     records = [*make_records(4), *({"id": f"twin{number}", "text": "text number 1"} for number in range(3))]
-    outcome = virtual_time.run(
-        annotate_all, records, again.transport, voting(1, batch_size=4), virtual_time=True, store=store
-    )
+    outcome = run(again, 7, voting(1, batch_size=4), records=records, store=store)
     assert again.asked == {}
     assert Counter(result.output for result in outcome.results) == {"green": 7}
 
@@ -200,9 +203,7 @@ def test_a_changed_text_has_no_votes(tmp_path: Path) -> None:
     run(first, 4, voting(3, batch_size=4), store=store)
     again = Model(lambda text, times: "red")
     records = make_records(4, text="another text {}".format)
-    outcome = virtual_time.run(
-        annotate_all, records, again.transport, voting(3, batch_size=4), virtual_time=True, store=store
-    )
+    outcome = run(again, 4, voting(3, batch_size=4), records=records, store=store)
     assert set(again.asked.values()) == {2}
     assert {(result.output, result.votes) for result in outcome.results} == {("red", 2)}
 
@@ -258,7 +259,7 @@ def test_live_records_are_voted_on_too() -> None:
     model = Model(lambda text, times: ["red", "green", "green"][times])
 
     async def live() -> Any:
-        async with Engine(ENDPOINT, voting(3), transport=model.transport, virtual_time=True) as engine:
+        async with Engine(SAMPLING, voting(3), transport=model.transport, virtual_time=True) as engine:
             return await engine.submit("a text", task=make_task())
 
     result = virtual_time.run(live)
@@ -275,7 +276,7 @@ def test_who_waits_for_an_answer_does_not_wait_for_another_s() -> None:
     config = msgspec.structs.replace(voting(3), limits=Limits(max_concurrency=4))
 
     async def live() -> tuple[float, float]:
-        async with Engine(ENDPOINT, config, transport=ScriptedTransport(reply), virtual_time=True) as engine:
+        async with Engine(SAMPLING, config, transport=ScriptedTransport(reply), virtual_time=True) as engine:
             await engine.submit("first", task=make_task())  # something has worked
             ended: dict[str, float] = {}
 
