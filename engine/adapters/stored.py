@@ -242,7 +242,7 @@ def _run(store: RunStore, row: Sequence[Any]) -> StoredRun:
 def answer_counts(store: RunStore, settings_id: int) -> list[AnswerCount]:
     """How many answers ended how, those with an output first."""
     rows = store.query(
-        "SELECT error_kind, count(*), sum(copied), sum(redo) FROM answers WHERE settings_id = ? "
+        "SELECT error_kind, count(*), sum(copied), sum(redo = 1) FROM answers WHERE settings_id = ? "
         "GROUP BY error_kind ORDER BY error_kind IS NOT NULL, count(*) DESC",
         (settings_id,),
     )

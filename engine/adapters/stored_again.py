@@ -73,11 +73,9 @@ class Unfinished(msgspec.Struct, frozen=True, kw_only=True):
     """Retries with the same selection, one after the other, that were begun and not ended.
 
     :ivar runs: theirs, the newest first. What they answered is not asked again, nor what was done by another run since.
-    :ivar run_after: another run has ended since: it may have asked for what was left.
     """
 
     runs: tuple[int, ...]
-    run_after: bool
 
     @property
     def since(self) -> int:
@@ -87,7 +85,7 @@ class Unfinished(msgspec.Struct, frozen=True, kw_only=True):
     def condition(self) -> tuple[str, list[Any]]:
         """The condition on a row of answers that are left to be asked, and its values."""
         theirs = "SELECT r.id FROM runs r, json_each(?) one WHERE one.value IN (r.id, r.first_run)"
-        left = f"run_id < ? OR redo = 1 OR ok = 0 AND run_id NOT IN ({theirs})"
+        left = f"run_id < ? AND redo <> 2 OR redo = 1 OR ok = 0 AND run_id NOT IN ({theirs})"
         return f" AND ({left})", [self.since, msgspec.json.encode(self.runs).decode()]
 
 
@@ -97,7 +95,6 @@ def unfinished_retry(store: RunStore, wanted: AnswerFilter, *, before: int | Non
     :param before: the run of this one, where it has begun.
     """
     found: list[int] = []
-    run_after = ended_after = False
     rows = store.query(
         "SELECT id, status, config FROM runs WHERE first_run IS NULL AND (?1 IS NULL OR id < ?1) ORDER BY id DESC",
         (before,),
@@ -107,10 +104,7 @@ def unfinished_retry(store: RunStore, wanted: AnswerFilter, *, before: int | Non
             if status == "done":
                 break
             found.append(id_)
-            run_after = ended_after
-        elif status == "done":
-            ended_after = True
-    return Unfinished(runs=tuple(found), run_after=run_after) if found else None
+    return Unfinished(runs=tuple(found)) if found else None
 
 
 def _again(config: str) -> Any:

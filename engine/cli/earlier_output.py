@@ -25,6 +25,6 @@ def has_rows(output: str) -> bool:
 def without_any(source_name: str, output: str) -> ConfigError:
     """The refusal to write nothing over rows: a program that fails leaves an empty file, or an empty stream, behind."""
     return ConfigError(
-        f"{source_name} holds no record, and {output} would be written without any of its rows; give the whole input, "
-        "or another --output (or take that file away, if nothing of it is to stay)"
+        f"{source_name} holds no record that can be used, and {output} would be written without any of its rows; give "
+        "the whole input, or another --output (or take that file away, if nothing of it is to stay)"
     )

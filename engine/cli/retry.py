@@ -242,9 +242,6 @@ class _Mark:
         self._check_whole(store, run)
         earlier = unfinished_retry(store, self._wanted, before=run.run_id)
         self.marked = mark_again(store, run.settings_id, self._wanted, run_id=run.run_id, earlier=earlier)
-        if earlier is not None and earlier.run_after and not self.marked.total:  # that run asked for the rest of it
-            earlier = None
-            self.marked = mark_again(store, run.settings_id, self._wanted, run_id=run.run_id)
         self.goes_on = self.marked.total > 0 or earlier is not None
         if earlier is not None:
             click.echo(
@@ -254,6 +251,8 @@ class _Mark:
             )
         if self.marked.total:
             click.echo(_told(self.marked), err=True)
+        elif earlier is not None:
+            click.echo("nothing of it is left; to ask for all of it anew, give the same command once more", err=True)
         return self.goes_on
 
     def _check_whole(self, store: RunStore, run: Run) -> None:

@@ -106,7 +106,7 @@ def _warner(job: Job) -> WhenNoted:
 
     def warn(store: RunStore, run: Run) -> bool:
         if job.source.rereadable:  # what a stream lacks is known at its end
-            if not has_inputs(store, run.run_id) and has_rows(job.output):
+            if not has_inputs(store, run.run_id, usable=True) and has_rows(job.output):
                 raise without_any(job.source.name, job.output)
             _tell_left_behind(job, left_behind(store, run.run_id), "this input any more")
         return True

@@ -37,8 +37,8 @@ class CorpusRun:
 
     :ivar left_behind: of a stream that has ended: records of the input before, done, that did not come again. They
         leave the output; the input of a file is noted before anything is sent, so `when_noted` can count them.
-    :ivar is_empty: a stream has ended without a single record, or was stopped before one came that can be used, as by
-        the words of a program that failed. The list of the input before it is kept.
+    :ivar is_empty: a stream has ended, or was stopped, without a single record that can be used, as of the words of a
+        program that failed. The list of the input before it is kept.
     """
 
     def __init__(
@@ -101,14 +101,14 @@ class CorpusRun:
             with anyio.CancelScope(shield=True):
                 try:
                     if not registered:
-                        await self._bench.run_sync(lambda: self._leave_earlier_inputs(run, is_whole=status == "done"))
+                        await self._bench.run_sync(lambda: self._leave_earlier_inputs(run))
                 finally:
                     await self._bench.end(run, status)
         return stopped
 
-    def _leave_earlier_inputs(self, run: Run, *, is_whole: bool) -> None:
+    def _leave_earlier_inputs(self, run: Run) -> None:
         """What came in a stream is known when it has ended: until then the list of the input before it is kept."""
-        self.is_empty = not has_inputs(self._bench.store, run.run_id, usable=not is_whole)
+        self.is_empty = not has_inputs(self._bench.store, run.run_id, usable=True)
         if self.is_empty:
             return
         self.left_behind = left_behind(self._bench.store, run.run_id)

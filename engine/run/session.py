@@ -176,7 +176,7 @@ class Engine:
         finally:
             with anyio.CancelScope(shield=True):
                 if run is not None:
-                    not_noted = await _ended(bench, run, status, came=True)
+                    not_noted = await _ended(bench, run, status, came=status != "crashed")
                     feed.error = feed.error or not_noted
             feed.end()
             self._feeds.discard(feed)

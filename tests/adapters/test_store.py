@@ -693,6 +693,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.store = open_store(self.path)
         self.run_id, self.settings_id = begin(self.store)
         self.model: dict[Key, AnswerRow] = {}
+        self.kept: set[Key] = set()  # asked again, and the new ask failed: not asked a third time, and not copied
         self.calls = 0
 
     @rule(answers=st.lists(some_answers, max_size=6), calls=st.integers(0, 3))
@@ -701,9 +702,14 @@ class StoreMachine(RuleBasedStateMachine):
         self.store.write(self.run_id, self.settings_id, [make_call(number) for number in numbers], answers)
         self.calls += calls
         for answer in answers:
-            before = self.model.get((answer.key, answer.digest))
+            key = (answer.key, answer.digest)
+            before = self.model.get(key)
             if answer.ok or before is None or not before.ok:
-                self.model[answer.key, answer.digest] = answer
+                self.model[key] = answer
+                self.kept.discard(key)
+            elif before.redo:
+                self.model[key] = msgspec.structs.replace(before, redo=False)
+                self.kept.add(key)
 
     @rule(answers=st.lists(some_answers, min_size=1, max_size=4))
     def write_in_vain(self, answers: list[AnswerRow]) -> None:
@@ -715,6 +721,7 @@ class StoreMachine(RuleBasedStateMachine):
     def redo(self, size: int) -> None:
         marked = {key for key, answer in self.model.items() if answer.batch_size > size}
         assert self.store.mark_redo(self.settings_id, "batch_size > ?", [size]) == len(marked)
+        self.kept -= marked
         for key in marked:
             answer = self.model[key]
             self.model[key] = make_answer(
@@ -733,7 +740,9 @@ class StoreMachine(RuleBasedStateMachine):
         found = self.store.find(self.settings_id, keys=WEIRD, digests=[b"a" * 16, b"b" * 16])
         stored = {(answer.key, answer.digest): answer for answers in found.by_key.values() for answer in answers}
         assert stored == self.model
-        usable = {digest for (_, digest), answer in self.model.items() if answer.ok and not answer.redo}
+        usable = {
+            key[1] for key, answer in self.model.items() if answer.ok and not answer.redo and key not in self.kept
+        }
         assert found.by_digest.keys() == usable
         assert all(answer in self.model.values() and answer.ok for answer in found.by_digest.values())
         assert self.store.next_call_id() == self.calls + 1

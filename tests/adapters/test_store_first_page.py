@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import sqlite3
 from collections.abc import Callable
@@ -61,8 +62,11 @@ def test_a_turned_bit_of_the_first_page_loses_no_answer(position: int, bit: int)
 
 @pytest.mark.slow
 def test_no_turned_bit_of_the_first_page_loses_an_answer() -> None:
-    """Every one of 32,768."""
+    """One of each byte, another from byte to byte; `ANNOTATE_EVERY_BIT=1` tries all 32,768, for five minutes."""
+    every = "ANNOTATE_EVERY_BIT" in os.environ
     for position, bit in BITS:
+        if not (every or bit == position % 8):
+            continue
         with files(turned(closed(), position, 1 << bit)) as path:
             assert_saved(path)
 

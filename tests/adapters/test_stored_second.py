@@ -107,11 +107,11 @@ def test_what_was_answered_since_is_not_marked(store: RunStore) -> None:
     """Of either model, by the retries that did not end; or by another run, if it is done. What is marked stays in the
     count."""
     store.mark_redo(1, "key = ?", ['"sure"'])
-    told = mark_again(store, 1, wanted(above=1), run_id=1, earlier=Unfinished(runs=(1,), run_after=False))
+    told = mark_again(store, 1, wanted(above=1), run_id=1, earlier=Unfinished(runs=(1,)))
     assert (marked(store), told.counts) == (({"sure"}, set()), {None: 1})
-    mark_again(store, 1, wanted(above=1), run_id=1, earlier=Unfinished(runs=(0,), run_after=False))
+    mark_again(store, 1, wanted(above=1), run_id=1, earlier=Unfinished(runs=(0,)))
     assert marked(store) == ({"sure", "failed", "server"}, {"stands", "failed"})
-    mark_again(store, 1, wanted(above=1), run_id=1, earlier=Unfinished(runs=(9, 2), run_after=False))
+    mark_again(store, 1, wanted(above=1), run_id=1, earlier=Unfinished(runs=(9, 2)))
     assert marked(store)[0] == {"sure", "stands", "failed", "server", "left"}
 
 
@@ -148,12 +148,12 @@ def test_a_retry_goes_on_with_the_first_of_those_that_did_not_end(store: RunStor
     begin(store, "killed", again=mine.note())
     found = unfinished_retry(store, mine)
     assert found is not None
-    assert (found.runs, found.since, found.run_after) == ((first + 2, first), first, False)
+    assert (found.runs, found.since) == ((first + 2, first), first)
     begin(store, "done")
     own = begin(store, None, again=mine.note())
     found = unfinished_retry(store, mine, before=own)
     assert found is not None
-    assert (found.since, found.run_after) == (first, True)
+    assert found.since == first
 
 
 # -- lists of inputs -----------------------------------------------------------------------------------------------

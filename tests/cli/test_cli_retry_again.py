@@ -38,6 +38,8 @@ def write_and_die(self, run_id, settings_id, calls, answers, ballots=()):
 RunStore.write = write_and_die
 """
 """Six records of twelve are answered."""
+FAILED = SETTLED.replace("extend(answers)", "extend(row for row in answers if not row.ok)").replace(">= 6", ">= 1")
+"""One has failed."""
 BEGUN = "retry.mark_again = die"
 """Nothing is marked yet."""
 ENDING = "RunStore.end_run = die"
@@ -86,7 +88,8 @@ def test_a_retry_that_was_stopped_is_gone_on_with(tmp_path: Path, moment: str, b
 
 
 def test_a_run_may_end_what_a_retry_began(tmp_path: Path) -> None:
-    """A plain run asks for what was marked; the same retry after it is a new one, and another selection always is."""
+    """Whatever runs next asks for what was marked, with another selection too. The same retry after that ends it, and
+    asks for nothing: a third one is a new wish."""
     with served() as (url, endpoint):
         out = finished(tmp_path, url)
         words = ["retry", out, "--batch-size-above", "0"]
@@ -94,9 +97,33 @@ def test_a_run_may_end_what_a_retry_began(tmp_path: Path) -> None:
         assert "did not end" not in command("retry", out, "--id", "r0").stderr
         assert sends(endpoint) == [3, *[2] * (COUNT - 1)]  # what was marked before is asked by whatever runs next
         again = command(*words)
-        assert "did not end" not in again.stderr
-        assert "12 records are asked again: 12 done" in again.stderr
+        assert "nothing of it is left" in again.stderr
+        assert again.exit_code == 0
+        assert sends(endpoint) == [3, *[2] * (COUNT - 1)]
+        assert "12 records are asked again: 12 done" in command(*words).stderr
         assert sends(endpoint) == [4, *[3] * (COUNT - 1)]
+
+
+def test_an_answer_whose_new_ask_failed_is_not_asked_by_the_next_run(tmp_path: Path) -> None:
+    """A retry is stopped after some of its records failed, and their answers stay. A plain run that asks for the rest
+    does not pay for these again, nor does one after it; nor does the same retry."""
+    with served() as (url, _):
+        out = finished(tmp_path, url)
+        before = rows_of(out)
+    with served(poison_marker="number 1") as (url, endpoint):  # of 1, 10 and 11
+        where = ("--base-url", url, "--max-failed", "1", "--attempts", "1")
+        words = ["retry", out, "--batch-size-above", "0", "--batch-size", "1", "--max-concurrency", "1", *where]
+        stopped(FAILED, "SIGKILL", *words)
+        asked = sends(endpoint)
+        assert asked[1] > 0
+        plain = ["run", *make_files(tmp_path, COUNT), "--model", "m", "--output", out, "--batch-size", "1", *where]
+        assert command(*plain).exit_code == 3  # of 10 and 11, which it was the first to ask again
+        assert sends(endpoint)[1] == asked[1]
+        once = sends(endpoint)
+        assert command(*plain).exit_code == 0
+        assert (sends(endpoint), rows_of(out)) == (once, before)
+        assert "nothing of it is left" in command(*words).stderr
+        assert (sends(endpoint), rows_of(out)) == (once, before)
 
 
 def test_what_failed_once_more_is_not_asked_a_third_time_by_the_same_retry(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_support import ended, make_files, rows_of, served, start_command, wait_until
+from cli_support import PATIENCE_S, ended, make_files, rows_of, served, start_command, wait_until
 
 from engine.testing.simulator.endpoint import SimulatedEndpoint
 
@@ -70,6 +70,26 @@ def test_a_second_sigterm_gives_up_what_is_in_flight(tmp_path: Path) -> None:
     assert code == 4, err
     assert "Traceback" not in err
     assert rows_of(tmp_path / "out.jsonl") == []
+
+
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_while_the_producer_is_silent_ends_the_process(tmp_path: Path, by: signal.Signals) -> None:
+    """Standard input is open and nothing more comes: what was answered is written, and the process ends by itself."""
+    with served(labels=("red", "green", "blue")) as (url, endpoint):
+        task, data = make_files(tmp_path, 10)
+        out = tmp_path / "out.jsonl"
+        words = ["run", task, "-", "--base-url", url, "--model", "m", "--output", out]
+        process = start_command(*words, stdin=subprocess.PIPE)
+        assert process.stdin is not None
+        process.stdin.write(Path(data).read_text())
+        process.stdin.flush()
+        wait_until(lambda: len(endpoint.ledger.sends) == 10)
+        process.send_signal(by)
+        code = process.wait(timeout=PATIENCE_S)
+        _, err = process.communicate()
+    assert code == 4, err
+    assert "Fatal Python error" not in err
+    assert len(rows_of(out)) == 10
 
 
 def test_nohup_is_obeyed(tmp_path: Path) -> None:

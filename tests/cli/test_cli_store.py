@@ -525,7 +525,9 @@ def test_rows_that_leave_the_output_with_a_stream_are_told(tmp_path: Path, lines
 
 
 @pytest.mark.parametrize("store", ["its own", "another"])
-@pytest.mark.parametrize("given", ["a file", "a stream", "a stream that breaks", "words of an error"])
+@pytest.mark.parametrize(
+    "given", ["a file", "a stream", "a stream that breaks", "words of an error", "words let through"]
+)
 def test_an_input_without_a_record_takes_no_row_away(tmp_path: Path, given: str, store: str) -> None:
     """What comes of a program that failed is an empty file. The rows stay, and so does the input that they are of: an
     export writes the same rows. A file is refused before there is a run; where nothing is lost, nothing is refused."""
@@ -536,17 +538,19 @@ def test_an_input_without_a_record_takes_no_row_away(tmp_path: Path, given: str,
         empty.touch()
         breaks = tmp_path / "breaks.jsonl.gz"
         os.mkfifo(breaks)
-        source = {"a file": empty, "a stream": "-"}.get(given, breaks)
+        source = {"a file": empty, "a stream that breaks": breaks}.get(given, "-")
         words = ["run", tmp_path / "task.toml", "--base-url", url, "--model", "m"]
         more = [] if store == "its own" else ["--store", tmp_path / "another.sqlite"]
         if source is breaks:
             threading.Thread(target=breaks.write_bytes, args=(b"\x1f\x8b\x08\0",), daemon=True).start()
         words_only = given == "words of an error"
-        typed = "cat: corpus.jsonl: No such file or directory\n" if words_only else ""
+        let_through = given == "words let through"
+        more = [*more, "--on-bad-record", "fail-record"] if let_through else more
+        typed = "cat: corpus.jsonl: No such file or directory\n" if words_only or let_through else ""
         result = command(*words, source, "--output", out, *more, stdin=typed)
         stopped = words_only or source is breaks
         assert result.exit_code == (4 if stopped else 2), result.output
-        assert ("holds no record, and" in result.stderr) == (not stopped)
+        assert ("holds no record that can be used, and" in result.stderr) == (not stopped)
         assert (f"so {out} stays as it was" in result.stderr) == stopped
         assert (out.read_bytes(), endpoint.ledger.requests) == (before, sent)
         exported = tmp_path / "exported.jsonl"

@@ -89,7 +89,7 @@ class FileSource:
 
     def _opened(self, stack: ExitStack) -> BinaryIO:
         if self._path == STANDARD_STREAM:
-            return self._stdin or sys.stdin.buffer
+            return self._stdin or _standard_input()
         return stack.enter_context(_open(self._path))
 
     def _check_packages(self) -> None:
@@ -101,6 +101,19 @@ class FileSource:
 
     def __repr__(self) -> str:
         return f"FileSource({self._path!r}, {self._format.kind}, rereadable={self.rereadable})"
+
+
+def _standard_input() -> BinaryIO:
+    """Standard input through a buffer of our own.
+
+    A thread that waits for a silent producer holds the lock of the buffer that it reads. With the interpreter's own one
+    the process could not end while it waits ("Fatal Python error: _enter_buffered_busy").
+    """
+    try:
+        descriptor = sys.stdin.buffer.fileno()
+    except OSError:  # something in its place that is no file
+        return sys.stdin.buffer
+    return open(descriptor, "rb", closefd=False)
 
 
 def _is_file(path: str) -> bool:

@@ -229,6 +229,8 @@ ON CONFLICT (settings_id, key, digest) DO UPDATE SET
     confidence = excluded.confidence, votes = excluded.votes
 WHERE excluded.ok = 1 OR answers.ok = 0
 """
+KEEP_ANSWER = "UPDATE answers SET redo = 2 WHERE settings_id = ? AND key = ? AND digest = ? AND ok = 1 AND redo = 1"
+"""An answer that was to be asked again, and the new ask failed: it stays, and nobody pays for a third."""
 
 
 INSERT_BALLOT = f"INSERT OR REPLACE INTO ballots VALUES ({', '.join('?' * 10)})"
@@ -350,7 +352,7 @@ def read_answer(row: Sequence[Any]) -> AnswerRow:
         answered_at=answered_at,
         latency_s=latency_s,
         copied=bool(copied),
-        redo=bool(redo),
+        redo=redo == 1,
         confidence=confidence,
         votes=votes,
     )

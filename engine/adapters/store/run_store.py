@@ -24,6 +24,7 @@ from engine.adapters.store.rows import (
     INSERT_ANSWER,
     INSERT_BALLOT,
     INSERT_CALL,
+    KEEP_ANSWER,
     AnswerRow,
     BallotRow,
     CallRow,
@@ -267,10 +268,12 @@ class RunStore:
         if ballots:
             self._has_ballots = True
         ended = [(settings_id, row.key, row.digest) for row in answers] if self._may_have_ballots() else ()
+        failed = [(settings_id, row.key, row.digest) for row in answers if not row.ok]
         with self._transaction() as db:
             db.executemany(INSERT_CALL, [call_values(run_id, call) for call in calls])
             db.executemany(INSERT_BALLOT, [ballot_values(settings_id, ballot) for ballot in ballots])
             db.executemany(INSERT_ANSWER, [answer_values(run_id, settings_id, answer) for answer in answers])
+            db.executemany(KEEP_ANSWER, failed)
             db.executemany("DELETE FROM ballots WHERE settings_id = ? AND key = ? AND digest = ?", ended)
 
     def _check_there(self) -> None:
@@ -314,7 +317,7 @@ class RunStore:
     def clear_redo(self, settings_id: int) -> int:
         """Take the mark off answers that are ok; the number of them."""
         with self._transaction() as db:
-            sql = "UPDATE answers SET redo = 0 WHERE settings_id = ? AND redo = 1 AND ok = 1"
+            sql = "UPDATE answers SET redo = 0 WHERE settings_id = ? AND redo > 0 AND ok = 1"
             return db.execute(sql, (settings_id,)).rowcount
 
     def put_back(self, table: str, rows: Sequence[Sequence[Any]]) -> int:
