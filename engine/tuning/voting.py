@@ -55,9 +55,10 @@ def voted(votes: int, stop: VotesStop, *, given: float | None, stored: float | N
     """
     if votes == 1:
         return None
-    for agreement, source in ((given, "given"), (stored, "store")):
-        if agreement is not None:
-            return Voted(votes=votes, stop=stop, agreement=agreement, source=source)  # type: ignore[arg-type]
+    if given is not None:
+        return Voted(votes=votes, stop=stop, agreement=given, source="given")
+    if stored is not None:
+        return Voted(votes=votes, stop=stop, agreement=stored, source="store")
     return Voted(votes=votes, stop=stop, agreement=ASSUMED_AGREEMENT, source="assumed")
 
 
